@@ -1,0 +1,1 @@
+"""The names that authors of techniques and tasks use. `effbench` re-exports them."""

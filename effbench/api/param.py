@@ -1,0 +1,92 @@
+"""The settings of a method: `param` is fixed before the build, `knob` may change between calls.
+
+Both are written as class attributes with literal arguments, so that the registry can read them without importing the file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Scalar = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class Log:
+    """Tuning range, uniform in the logarithm. Integer bounds give integers."""
+
+    low: float
+    high: float
+
+    def draw(self, rng) -> float | int:
+        value = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return int(min(max(round(value), self.low), self.high))
+        return float(f"{value:.6g}")
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Tuning range, uniform. Integer bounds give integers, both ends included."""
+
+    low: float
+    high: float
+
+    def draw(self, rng) -> float | int:
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return int(rng.integers(self.low, self.high + 1))
+        return float(f"{rng.uniform(self.low, self.high):.6g}")
+
+
+@dataclass(frozen=True, init=False)
+class Choice:
+    """Tuning range over the named values."""
+
+    values: tuple
+
+    def __init__(self, *values: Scalar):
+        object.__setattr__(self, "values", values)
+
+    def draw(self, rng) -> Scalar:
+        return self.values[int(rng.integers(len(self.values)))]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a method. Reading it on an instance gives the value, on the class the setting itself."""
+
+    default: Scalar
+    kind: str  # "param" or "knob"
+    sweep: tuple = ()
+    tune: Log | Uniform | Choice | None = None
+
+    def __set_name__(self, owner, name):
+        object.__setattr__(self, "name", name)
+
+    def __get__(self, instance, owner) -> Any:
+        # No __set__: a value that the constructor stores in the instance's __dict__ takes precedence.
+        return self if instance is None else self.default
+
+    def accepts(self, value: Any) -> bool:
+        return same_type(value, self.default)
+
+
+def same_type(value: Any, default: Scalar) -> bool:
+    """Whether a value may stand where the default stands: same type, an integer for a float allowed, no bool for a number."""
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) and isinstance(value, bool)
+    if isinstance(default, float):
+        return isinstance(value, (int, float)) and math.isfinite(value)
+    return isinstance(value, type(default))
+
+
+def param(default: Scalar, *, sweep: Sequence = (), tune: Log | Uniform | Choice | None = None) -> Any:
+    """A setting that needs a new build. `sweep` lists the values worth showing, `tune` the range a tuner may draw from."""
+    return Setting(default, "param", tuple(sweep), tune)
+
+
+def knob(default: Scalar, *, sweep: Sequence = ()) -> Any:
+    """A setting that may change between calls of one built method."""
+    return Setting(default, "knob", tuple(sweep))
