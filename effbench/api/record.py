@@ -79,7 +79,7 @@ def reading(value: float | None, unit: str, *, how: str = "", reason: str = "", 
 
 def short(value: float) -> float | int:
     """Six significant digits: more than any of our numbers carries, and it keeps lines below their limit."""
-    if isinstance(value, bool) or float(value).is_integer() and abs(value) < 2**53:
+    if isinstance(value, bool) or (float(value).is_integer() and abs(value) < 2**53):
         return int(value)
     return float(f"{value:.6g}")
 
