@@ -55,8 +55,8 @@ class Asha(Tuner):
             parts=(
                 Bound("quality.worker-time-to-target", "<=", 1.25, over="asha-serial"),
                 Bound("quality.time-to-target", "<=", 0.667, over="successive-halving"),
+                Bound("quality.time-to-target", "<", 1.0, over="successive-halving-overlapping"),
             ),
-            # The rule says that either part alone is "partly".
             partly=(0,),
             size="quick",
         ),

@@ -119,11 +119,11 @@ class Cluster:
         heapq.heappush(self._queue, (end, worker, trial, done, last, self.clock))
 
     def wait(self) -> Job | None:
-        """Let time pass until a job ends and return it; None where the horizon comes first."""
+        """Let time pass until a job ends and return it; None where the horizon comes first or at once."""
         if not self._queue:
             raise Wrong("waited while nothing runs: the search would never go on")
         end, worker, trial, first, last, start = self._queue[0]
-        if end > self.horizon:
+        if end >= self.horizon:
             self._cut()
             return None
         heapq.heappop(self._queue)
@@ -144,7 +144,7 @@ class Cluster:
         self.clock = self.horizon
         for end, worker, trial, first, last, start in sorted(self._queue):
             span = (end - start) / (last - first)
-            epoch = min(first + int((self.horizon - start) / span), last)
+            epoch = min(first + int((self.horizon - start) / span + 1e-9), last)
             error = float(self._error[self._configuration[trial], epoch - 1]) if epoch else float("nan")
             self._release(Job(worker, trial, first, epoch, error, start, self.horizon))
         self._queue.clear()

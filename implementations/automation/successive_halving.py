@@ -36,9 +36,9 @@ class Bracket:
     def __init__(self, draw, count: int, levels: list[int], eta: int):
         self.draw, self.levels, self.eta = draw, levels, eta
         self.fresh, self.queue = count, []  # trials not drawn yet; trials kept from the rung below and not started yet
-        self.rung, self.size = 0, count
+        self.rung, self.size, self.missing = 0, count, count  # `missing` reports until the barrier opens
         self.reports: list[tuple[float, int]] = []
-        self.waiting = self.missing = count  # reports still missing in this rung
+        self.done = False
 
     def propose(self) -> tuple[int, int] | None:
         """The next job, None at a barrier."""
@@ -47,19 +47,17 @@ class Bracket:
             return self.draw(), self.levels[0]
         return (self.queue.pop(0), self.levels[self.rung]) if self.queue else None
 
-    def observe(self, job) -> None:
+    def observe(self, trial: int, error: float) -> None:
+        """The result of one job; NaN for a failed trial, which counts in the size of the rung and is never kept."""
         self.missing -= 1
-        if not job.failed:
-            self.reports.append((job.error, job.trial))
-        if self.missing == 0 and not self.done:
-            # Failed trials count in the size of the rung, and are never kept.
+        if error < float("inf"):
+            self.reports.append((error, trial))
+        if self.missing:
+            return
+        if self.rung + 1 < len(self.levels):
             self.queue = [trial for _, trial in sorted(self.reports)[: self.size // self.eta]]
-            self.rung, self.reports = self.rung + 1, []
-            self.size = self.missing = len(self.queue)
-
-    @property
-    def done(self) -> bool:
-        return self.missing == 0 and (self.rung == len(self.levels) - 1 or not self.queue)
+        self.done = not self.queue
+        self.rung, self.size, self.missing, self.reports = self.rung + 1, len(self.queue), len(self.queue), []
 
 
 class SuccessiveHalving(Tuner):
@@ -95,7 +93,7 @@ class SuccessiveHalving(Tuner):
         return job
 
     def observe(self, job):
-        self.owner[job.trial].observe(job)
+        self.owner[job.trial].observe(job.trial, job.error)
 
 
 class OverlappingHalving(SuccessiveHalving):

@@ -7,6 +7,8 @@ the time. A configuration whose weights stop being finite has failed: its errors
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 NAMES = ("width", "depth", "rate", "momentum", "decay", "dropout", "batch")
@@ -42,7 +44,7 @@ class Network:
     """A perceptron with ReLU; weights, velocity and gradient are views into one flat vector each."""
 
     def __init__(self, sizes: list[int], rng):
-        shapes = [shape for a, b in zip(sizes, sizes[1:]) for shape in ((a, b), (b,))]
+        shapes = [shape for a, b in itertools.pairwise(sizes) for shape in ((a, b), (b,))]
         ends = np.cumsum([0] + [int(np.prod(shape)) for shape in shapes])
         self.flat, self.gradient, self.velocity = (np.zeros(ends[-1], np.float32) for _ in range(3))
 
