@@ -167,7 +167,11 @@ def test_halving_gains_nothing_where_early_errors_say_nothing():
 
 
 def check_ladder(make, *, eta=3, steps=600, seed=0):
-    """Drive a ladder by random arrivals; what is promoted must be allowed by the reports so far."""
+    """Drive a ladder by random arrivals; what is promoted must be allowed by the reports so far.
+
+    The number above a rung may exceed 1/eta of it, since those promoted early can drop out of the best: the paper's algorithm
+    does so as well, and the test of wrong promotions bounds the excess.
+    """
     rng = np.random.default_rng(seed)
     ladder = make([1, 3, 9, 27], eta)
     reports = [{} for _ in range(4)]
@@ -189,14 +193,14 @@ def check_ladder(make, *, eta=3, steps=600, seed=0):
             rank = sum(error < below[who] for error in below.values())
             assert rank < allowed, "not among the best 1/eta"
             promoted[rung].add(who)
-            assert len(promoted[rung]) <= allowed, "more trials above than the rung below allows"
             running.append(job)
     assert all(promoted[1:])
 
 
 class RoundsUp(Ladder):
     def promote(self):
-        self.size = [-(-n // self.eta) * self.eta for n in (counts := self.size)]
+        counts = self.size
+        self.size = [-(-n // self.eta) * self.eta for n in counts]
         try:
             return super().promote()
         finally:
@@ -217,7 +221,7 @@ class PromotesFailed(Ladder):
 
 
 @pytest.mark.parametrize("eta", [2, 3, 4])
-def test_promotions_are_always_covered_by_the_rung_below(eta):
+def test_promotions_are_always_among_the_best_of_the_rung_so_far(eta):
     for seed in range(5):
         check_ladder(Ladder, eta=eta, seed=seed)
 
@@ -337,7 +341,7 @@ def test_random_search_hits_the_best_share_as_often_as_the_formula_says():
 
 def test_a_search_in_the_order_of_the_table_is_rejected():
     def in_order(cluster):
-        cluster._orders = SimpleNamespace(permutation=np.arange)
+        cluster._orders = SimpleNamespace(permutation=lambda n: np.arange(n)[::-1])
 
     with pytest.raises(AssertionError):
         check_hit_rate(in_order, replicates=40)
