@@ -148,6 +148,12 @@ class Journal:
         finally:
             os.close(fd)
 
+    def write_log(self, key: str, text: str) -> None:
+        """The end of what a failed trial printed. Best effort: a full disk must not hide the failure itself."""
+        with contextlib.suppress(OSError):
+            (self.folder / "logs").mkdir(exist_ok=True)
+            (self.folder / "logs" / f"{key}.txt").write_text(text, encoding="utf-8")
+
     def write_text(self, name: str, text: str) -> None:
         path = self.folder / name
         partial = path.with_name(f".{name}.part")

@@ -11,13 +11,14 @@ from typing import Any
 from ..api.errors import DataError
 from ..api.values import Data
 from ..data import registry as datasets
-from ..data.digest import recipe_digest
+from ..data import digest
+from ..data.cache import cache_folder
 from ..plan.trial import Trial
 
 
 class Materials:
     def __init__(self, cache: Path | None = None):
-        self.cache = cache or datasets.cache_folder().parent / "prepared"
+        self.cache = cache or cache_folder().parent / "prepared"
         self._digests: dict[tuple, str] = {}
         self._failed: dict[str, tuple[str, str]] = {}
 
@@ -33,8 +34,8 @@ class Materials:
         """Digest of the recipe: name, arguments, seed, sha256 of the downloads."""
         key = (str(data), seed)
         if key not in self._digests:
-            inputs = [file.sha256 for name in data.needs for file in datasets.get(name).files]
-            self._digests[key] = recipe_digest(name=data.name, version=1, args=dict(data.args), seed=seed, inputs=inputs)
+            inputs = datasets.inputs(*data.needs)
+            self._digests[key] = digest.digest(data.name, version=1, args=dict(data.args), seed=seed, inputs=inputs)
         return self._digests[key]
 
     def prepared(self, trial: Trial, runner: Any) -> dict:

@@ -62,7 +62,7 @@ def worker_environment(backend: str, device: str, threads: int) -> dict[str, str
             env["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false").strip()
     if device == "cpu":
         env["CUDA_VISIBLE_DEVICES"] = ""
-    from ..data.registry import cache_folder
+    from ..data.cache import cache_folder
 
     env["EFFBENCH_DATA"] = str(cache_folder())
     return env
