@@ -14,7 +14,7 @@ import torch
 from effbench import Flops
 
 from .selection import CHUNK, MARGIN, rank, smallest
-from .task import VectorIndex
+from .task import K, VectorIndex
 
 CPU_BLOCK = 8192  # base rows at once: 256 queries x 8192 scores are 8 MB, read again while still in the last-level cache
 CUDA_BLOCK = 131072
@@ -70,9 +70,10 @@ class Exact(VectorIndex):
     def flops(self, phase, case, tally):
         if phase == "build":
             return Flops(0, other=4 * self.rows * self.d)
-        product = 2 * tally["queries"] * self.rows * self.d
-        padded = 2 * tally["queries"] * len(self.vectors) * self.d
-        return Flops(padded, useful=product, dense=product, other=tally["queries"] * (2 * len(self.vectors) + 3 * (given_k + MARGIN) * self.d))
+        queries, padded = tally["queries"], len(self.vectors)
+        product = 2 * queries * self.rows * self.d
+        other = queries * (2 * padded + 3 * (K + MARGIN) * self.d)  # bias and minimum per score; recomputed distances
+        return Flops(2 * queries * padded * self.d, useful=product, dense=product, other=other)
 
     def save(self, folder):
         arrays = {name: self.run.numpy(getattr(self, name)) for name in ("vectors", "bias", "mean")}

@@ -37,10 +37,10 @@ def rank(
     """
     width = min(k + MARGIN if metric == "l2" else k, values.shape[1])
     values, place = values.topk(width, largest=False)
-    rows = rows.gather(1, place)
+    rows = rows.gather(1, place).masked_fill_(values.isinf(), 0)  # a place without a candidate may name no row at all
     if metric == "l2":
         exact = (vectors[rows] - queries[:, None]).square_().sum(-1)
-        values = exact.masked_fill_(values.isinf(), torch.inf)
-    values, place = values[:, :width].topk(min(k, width), largest=False)
-    rows = rows.gather(1, place).masked_fill_(values.isinf(), -1)
+        values, place = exact.masked_fill_(values.isinf(), torch.inf).topk(min(k, width), largest=False)
+        rows = rows.gather(1, place)
+    rows.masked_fill_(values.isinf(), -1)
     return torch.nn.functional.pad(rows, (0, k - rows.shape[1]), value=-1)

@@ -79,7 +79,9 @@ class VectorIndex(Method):
             row = int(np.argmax(~(squared <= LARGEST)))
             raise ValueError(f"row {row} of the base holds NaN, infinity or values too large for float32 squared distances")
         if 0 < squared.max() < SMALLEST:
-            raise ValueError(f"the base is too small for float32 squared distances (largest squared norm {squared.max():.1e}): scale it")
+            raise ValueError(
+                f"the base is too small for float32 squared distances (largest squared norm {squared.max():.1e}): scale it"
+            )
         self.metric = "l2" if given.metric == "l2" else "ip"
         self.rows, self.d = base.shape
         return unit(base) if given.metric == "cosine" else base
@@ -93,10 +95,14 @@ class VectorIndex(Method):
         k = operator.index(k)
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}")
-        if isinstance(queries, (np.ndarray, list, tuple)) or not str(queries.dtype).endswith("float32"):
+        if isinstance(queries, (np.ndarray, list, tuple)):
+            queries = self.run.put(as_vectors(queries, "the queries"))
+        elif not str(queries.dtype).endswith("float32"):
             queries = self.run.put(as_vectors(self.run.numpy(queries), "the queries"))
         if queries.ndim != 2 or queries.shape[1] != self.d:
-            raise ValueError(f"queries of shape {tuple(queries.shape)} do not fit a base of {self.d} dimensions: give [q, {self.d}]")
+            raise ValueError(
+                f"queries of shape {tuple(queries.shape)} do not fit a base of {self.d} dimensions: give [q, {self.d}]"
+            )
         if not len(queries):
             return self.run.put(np.empty((0, k), np.int64))
         flat = queries.reshape(-1)

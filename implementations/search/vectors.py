@@ -8,9 +8,7 @@ METRICS = ("l2", "ip", "cosine")
 BLOCK = 4096  # base rows scored at once: 1000 queries x 4096 float64 scores are 33 MB
 
 
-def clustered(
-    rng: np.random.Generator, rows: int, d: int, *, centers: int, rank: int, spread: float, noise: float
-) -> np.ndarray:
+def clustered(rng: np.random.Generator, rows: int, d: int, *, centers: int, rank: int, spread: float, noise: float) -> np.ndarray:
     """Overlapping clusters of unit vectors, float32 [rows, d].
 
     Centres and the scatter around them share one power-law spectrum (i + 1)^-0.5 in a random subspace of dimension `rank`;
@@ -18,7 +16,9 @@ def clustered(
     clusters (spread near 0) make every partitioning look absurdly good.
     """
     if not 1 <= rank <= d or centers < 1 or rows < 1 or spread < 0 or noise < 0:
-        raise ValueError(f"clustered vectors need 1 <= rank <= d, centers >= 1, rows >= 1, spread >= 0 and noise >= 0 ({rank=}, {d=})")
+        raise ValueError(
+            f"clustered vectors need 1 <= rank <= d, centers >= 1, rows >= 1, spread >= 0 and noise >= 0 ({rank=}, {d=})"
+        )
     subspace = np.linalg.qr(rng.standard_normal((d, rank)))[0]
     spectrum = np.arange(1, rank + 1) ** -0.5
     spectrum /= np.linalg.norm(spectrum)
