@@ -56,11 +56,11 @@ class Attention(Method):
     """
 
     exact = False  # True: the answer is softmax attention up to rounding, and anything else is wrong
-    room = float("inf")  # bytes that one call may add; set by methods that hold the score matrix
 
     def build(self, given: Given, run):
         """Take over the head layout. Techniques that draw features or read the calibration extend it."""
         self.heads, self.head_dim, self.batch, self.causal = given.heads, given.head_dim, given.batch, given.causal
+        self.room = float("inf")  # bytes that one call may add; methods that hold the score matrix ask the device
 
     def attend(self, q, k, v):
         """Attention of q over k and v, in the framework's arrays, all [batch, heads, length, head_dim]; same shape back.
@@ -101,6 +101,15 @@ class Attention(Method):
         return Flops(per_entry * entries, useful=per_entry * needed, dense=per_entry * n * n, other=5.0 * heads * entries)
 
 
+def visited(n: int, query_block: int, key_block: int = 1) -> int:
+    """Score entries that a blocked causal method computes: queries in blocks, each with all key blocks up to its last token."""
+    total = 0
+    for start in range(0, n, query_block):
+        stop = min(start + query_block, n)
+        total += (stop - start) * min(-(-stop // key_block) * key_block, n)
+    return total
+
+
 def free_host_memory() -> float:
     """Bytes of main memory that can be had without swapping."""
     import psutil
@@ -135,6 +144,8 @@ def cast(array: Any, dtype: str) -> Any:
 
 
 class AttentionForward(Task):
+    """Exactness and cost of one layer's attention over the length. Relative error is taken per head to float64."""
+
     name = "attention-forward"
     version = 1
     title = "Self-attention, forward"
