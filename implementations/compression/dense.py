@@ -5,8 +5,6 @@ No paper; what every compression method is compared with, at the same number of 
 
 from __future__ import annotations
 
-from effbench import Log, param
-
 from .task import Classifier
 
 
@@ -14,4 +12,3 @@ class Dense(Classifier):
     name = "dense"
     version = 1
     backend = "torch"
-    learning_rate = param(0.1, tune=Log(0.01, 0.5))

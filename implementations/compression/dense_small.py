@@ -6,7 +6,7 @@ Channels shrink together; other ways to be small (fewer layers, other kernels) a
 
 from __future__ import annotations
 
-from effbench import Log, param
+from effbench import param
 
 from .task import Classifier, Given
 
@@ -15,7 +15,6 @@ class DenseSmall(Classifier):
     name = "dense-small"
     version = 1
     backend = "torch"
-    learning_rate = param(0.1, tune=Log(0.01, 0.5))
     sparsity = param(0.8, sweep=(0.5, 0.8, 0.9, 0.95))  # the pruned network to match, in the words of magnitude-pruning
 
     def width(self, given: Given) -> float:

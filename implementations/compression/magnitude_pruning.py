@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from effbench import Bound, Claim, Log, param
+from effbench import Bound, Claim, param
 
 from .task import Classifier, Given
 
@@ -24,7 +24,6 @@ class MagnitudePruning(Classifier):
     name = "magnitude-pruning"
     version = 1
     backend = "torch"
-    learning_rate = param(0.1, tune=Log(0.01, 0.5))
     sparsity = param(0.8, sweep=(0.5, 0.8, 0.9, 0.95))  # zeros over all weights of the network; biases and norms never
     schedule = param("gradual", sweep=("gradual", "one-shot", "iterative"))
     scope = param("global", sweep=("global", "layer"))

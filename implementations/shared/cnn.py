@@ -78,7 +78,7 @@ class CNN(nn.Module):
         super().__init__()
         self.width, self.classes, self.channels_last = width, classes, channels_last
         parts, inputs = [], 1
-        with torch.random.fork_rng(devices=[]):  # the initial weights depend on the seed alone, and nobody else's draws move
+        with torch.random.fork_rng(devices=[]):  # the weights depend on the seed alone; nobody else's draws on the CPU move
             torch.manual_seed(seed)
             for outputs, stride in zip(channels(width), STRIDES):
                 parts.append(nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=folded))
