@@ -91,10 +91,14 @@ def interval(reading: dict | None) -> str:
     """A reading with its interval on one scale: "1.23 ms [1.20, 1.31]"; the value alone where there is no interval."""
     if not reading or reading.get("value") is None:
         return MISSING
-    value, unit = reading["value"], reading["unit"]
-    text = number(value, unit)
     ends = bounds(reading)
-    return f"{text} {ends}" if ends else text
+    return f"{point(reading)} {ends}" if ends else point(reading)
+
+
+def point(reading: dict) -> str:
+    """The value of a reading; a whole number gets decimals where it has an interval (1.000 [0.990, 1.000])."""
+    value = reading["value"]
+    return number(float(value) if bounds(reading) else value, reading["unit"])
 
 
 def bounds(reading: dict | None) -> str:
@@ -119,9 +123,9 @@ def ratio(value: float | None) -> str:
     """A ratio to the baseline: "0.52x"."""
     if value is None or not math.isfinite(value):
         return MISSING
-    return f"{value:.3g}×" if value < 100 else f"{value:.0f}×"
+    return f"{_fixed(value, value, '×', False)}×"
 
 
 def settings(values: dict) -> str:
     """Settings in short form: "leaves=16 rescore=40"."""
-    return " ".join(f"{clean(name, 40)}={clean(value, 60)}" for name, value in sorted(values.items(), key=lambda item: str(item[0])))
+    return " ".join(f"{clean(name, 40)}={clean(value, 60)}" for name, value in sorted(values.items()))

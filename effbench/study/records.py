@@ -98,7 +98,7 @@ def find(path: Path) -> list[Path]:
         own = path / RECORDS
         files = [own] if own.is_symlink() or own.exists() else sorted(_below(path, DEPTH))
         if not files:
-            raise RecordError(f"the folder holds no {RECORDS}", where=str(path), remedy="Name a run folder, as `effbench run` wrote it.")
+            raise RecordError(f"the folder holds no {RECORDS}", where=str(path), remedy="Name a folder that a run wrote.")
         return [confined(file, path) for file in files]
     if not path.exists():
         raise RecordError("no such file or folder", where=str(path), remedy="Name a run folder or a records.jsonl.")
