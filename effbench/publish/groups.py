@@ -16,7 +16,7 @@ from typing import Any
 from ..study.records import Loaded
 from .format import clean
 
-LOWER_WORDS = set("loss perplexity error regret nll mse mae rmse bits bpc bpb distance time wer".split())
+LOWER_WORDS = {"loss", "perplexity", "error", "regret", "nll", "mse", "mae", "rmse", "bits", "bpc", "bpb", "distance", "wer"}
 ORDER = (
     "build.time", "build.flops", "build.peak_memory", "serve.latency", "serve.throughput", "serve.flops", "serve.peak_memory",
     "size.parameters", "size.bytes",

@@ -263,7 +263,7 @@ def ratio_plot(group: Group, style: Style) -> Plot | None:
     if not points:
         return None
     low = min(min(p[1], p[2]) for p in points) / 1.5
-    high = max(1.0, max(max(p[1], p[2]) for p in points)) * 1.5
+    high = max(1.0, *(max(p[1], p[2]) for p in points)) * 1.5
     diagonal = {"x": [low, high], "y": [low, high], "mode": "lines", "line": {"color": GREY, "dash": "dot", "width": 1.5}}
     traces = [{"type": "scatter", "name": "seconds = FLOPs", "hoverinfo": "skip", **diagonal}]
     for method in dict.fromkeys(point[0].method for point in points):

@@ -60,11 +60,11 @@ def read(paths: str | Path | Iterable[str | Path]) -> Loaded:
                     # Taken out first, so that the order is that of the survivors.
                     del records[key]
                     label = f"{record['task']}/{record['method']} seed {record['seed']}"
-                    problems.add(str(file), f"{file}:{number}: a second record of {label}: the last one is kept")
+                    problems.add(str(file), f"{short(file)}:{number}: a second record of {label}: the last one is kept")
                 records[key] = record
             for name, facts in environment(folder, problems, notes).items():
                 if environments.setdefault(name, facts) != facts:
-                    problems.add(str(folder), f"{folder / ENVIRONMENT}: environment {name} differs from an earlier folder's")
+                    problems.add(str(folder), f"{short(folder / ENVIRONMENT)}: environment {name} differs from an earlier folder's")
             suite = suite or suite_of(folder, problems)
     if not records:
         where = ", ".join(map(str, paths))
@@ -89,7 +89,12 @@ class Tally:
 
     def lines(self) -> list[str]:
         more = [(source, count - PROBLEM_LIMIT) for source, count in self._counts.items() if count > PROBLEM_LIMIT]
-        return self._named + [f"{source}: {count} further problems" for source, count in more]
+        return self._named + [f"{short(Path(source))}: {count} further problems" for source, count in more]
+
+
+def short(file: Path) -> str:
+    """A file as problems name it: they are published with the records, and where a folder lay is nobody's business."""
+    return f"{file.parent.name}/{file.name}" if file.parent.name else file.name
 
 
 def find(path: Path) -> list[Path]:
@@ -138,7 +143,7 @@ def lines(file: Path, problems: Tally, notes: list[str]) -> Iterator[tuple[int, 
         number = 0
         while line := stream.readline(LINE_LIMIT + 1):
             number += 1
-            where = f"{file}:{number}"
+            where = f"{short(file)}:{number}"
             whole = line.endswith(b"\n")
             if not whole and len(line) > LINE_LIMIT:
                 length = len(line)
@@ -170,7 +175,7 @@ def environment(folder: Path, problems: Tally, notes: list[str]) -> dict[str, di
     content = _small(folder, ENVIRONMENT, problems)
     if content is None:
         return {}
-    where = f"{folder / ENVIRONMENT}"
+    where = short(folder / ENVIRONMENT)
     try:
         parsed = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -192,7 +197,7 @@ def suite_of(folder: Path, problems: Tally) -> dict[str, Any]:
     try:
         return tomllib.loads(content.decode())
     except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
-        problems.add(str(folder), f"{folder / SUITE}: not valid TOML ({error}); left out")
+        problems.add(str(folder), f"{short(folder / SUITE)}: not valid TOML ({error}); left out")
         return {}
 
 
@@ -204,6 +209,6 @@ def _small(folder: Path, name: str, problems: Tally) -> bytes | None:
     with confined(file, folder).open("rb") as stream:
         content = stream.read(FILE_LIMIT + 1)
     if len(content) > FILE_LIMIT:
-        problems.add(str(file), f"{file}: exceeds the limit of {FILE_LIMIT} bytes; left out")
+        problems.add(str(file), f"{short(file)}: exceeds the limit of {FILE_LIMIT} bytes; left out")
         return None
     return content
