@@ -41,7 +41,8 @@ def inline(name: str) -> str:
 def policy(scripts: Sequence[str]) -> str:
     """The content-security policy of a page with exactly these inline scripts. plotly writes style elements, so styles are inline."""
     hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts)
-    rules = ("default-src 'none'", f"script-src {hashes or "'none'"}", "style-src 'unsafe-inline'", "img-src data: blob:")
+    source = hashes or "'none'"
+    rules = ("default-src 'none'", f"script-src {source}", "style-src 'unsafe-inline'", "img-src data: blob:")
     return "; ".join((*rules, "base-uri 'none'", "form-action 'none'"))
 
 
