@@ -120,7 +120,9 @@ def dumps(record: dict) -> str:
 def loads(line: str | bytes, where: str = "record") -> dict:
     """Parse and check one line. RecordError says what is wrong and where."""
     if len(line) > 4 * MAX_BYTES:
-        raise RecordError(f"a line of {len(line)} bytes exceeds the limit of {MAX_BYTES}", where=where, remedy="Is this a records file?")
+        raise RecordError(
+            f"a line of {len(line)} bytes exceeds the limit of {MAX_BYTES}", where=where, remedy="Is this a records file?"
+        )
     try:
         record = json.loads(line, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:

@@ -221,42 +221,49 @@ PACKED: dict[str, Callable] = {
 }
 REAL_ALREADY = ("_fft_c2c", "_fft_r2c", "_fft_c2r")
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # No arithmetic: memory is made, moved or looked at.
-FREE = frozenset(
-    "empty empty_like empty_strided new_empty new_empty_strided zeros zeros_like new_zeros ones ones_like new_ones full full_like "
-    "new_full scalar_tensor lift lift_fresh lift_fresh_copy clone copy copy_ _to_copy _unsafe_view _reshape_alias _reshape_copy cat "
-    "stack split unsafe_split unsafe_split_with_sizes unsafe_chunk _pin_memory _local_scalar_dense is_same_size set_ resize_ "
-    "_linalg_check_errors _assert_async _fused_sdp_choice equal item detach_ zero_ fill_ fill tril_indices triu_indices eye arange "
-    "linspace _efficientzerotensor sym_size sym_numel sym_stride slice_scatter select_scatter as_strided_scatter constant_pad_nd roll "
-    "flip repeat tril triu tril_ triu_ unfold_backward select_backward slice_backward index_copy index_copy_ _to_sparse _to_dense "
-    "_to_sparse_csr _coalesced_ to_mkldnn _mkldnn_reshape _sparse_coo_tensor_with_dims_and_tensors _nested_tensor_from_mask "
-    "_values _indices values indices crow_indices col_indices _nnz sparse_dim dense_dim is_coalesced _is_any_true record_stream "
-    "_conj_physical alias unsqueeze_ squeeze_ transpose_ t_ as_strided_ _cudnn_init_dropout_state _cudnn_rnn_flatten_weight "
-    "diag_embed block_diag as_strided_copy view_copy expand_copy permute_copy".split()
-)
+FREE = _words("""
+    empty empty_like empty_strided new_empty new_empty_strided zeros zeros_like new_zeros ones ones_like new_ones full
+    full_like new_full scalar_tensor lift lift_fresh lift_fresh_copy clone copy copy_ _to_copy _unsafe_view _reshape_alias
+    _reshape_copy cat stack split unsafe_split unsafe_split_with_sizes unsafe_chunk _pin_memory _local_scalar_dense
+    is_same_size set_ resize_ _linalg_check_errors _assert_async _fused_sdp_choice equal item detach_ zero_ fill_ fill
+    tril_indices triu_indices eye arange linspace _efficientzerotensor sym_size sym_numel sym_stride slice_scatter
+    select_scatter as_strided_scatter constant_pad_nd roll flip repeat tril triu tril_ triu_ unfold_backward select_backward
+    slice_backward index_copy index_copy_ _to_sparse _to_dense _to_sparse_csr _coalesced_ to_mkldnn _mkldnn_reshape
+    _sparse_coo_tensor_with_dims_and_tensors _nested_tensor_from_mask _values _indices values indices crow_indices col_indices
+    _nnz sparse_dim dense_dim is_coalesced _is_any_true record_stream _conj_physical alias unsqueeze_ squeeze_ transpose_ t_
+    as_strided_ _cudnn_init_dropout_state _cudnn_rnn_flatten_weight diag_embed block_diag as_strided_copy view_copy
+    expand_copy permute_copy
+""")
 # Reductions, normalisations, look-ups, comparisons and random numbers that carry no "pointwise" or "reduction" tag.
-OTHER = frozenset(
-    "sum mean prod amax amin max min argmax argmin all any var std var_mean std_mean norm linalg_vector_norm logsumexp cumsum cumprod "
-    "cummax cummin _cummax_helper _cummin_helper logcumsumexp nansum aminmax median nanmedian mode kthvalue count_nonzero "
-    "_softmax _log_softmax _softmax_backward_data _log_softmax_backward_data _safe_softmax native_layer_norm native_group_norm "
-    "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training _batch_norm_with_update cudnn_batch_norm "
-    "_batch_norm_no_update batch_norm_stats batch_norm_elemt _fused_rms_norm _fused_dropout native_dropout renorm "
-    "batch_norm_backward nll_loss_forward nll_loss2d_forward topk sort argsort searchsorted bucketize unique_dim _unique _unique2 "
-    "unique_consecutive nonzero bincount histc index index_put index_put_ _index_put_impl _unsafe_index _unsafe_index_put "
-    "index_add index_add_ index_select index_fill index_fill_ gather scatter scatter_ scatter_add scatter_add_ scatter_reduce "
-    "scatter_reduce_ masked_select masked_scatter take put put_ embedding embedding_renorm_ _embedding_bag _embedding_bag_forward_only "
-    "segment_reduce max_pool2d_with_indices max_pool3d_with_indices avg_pool2d avg_pool3d adaptive_max_pool2d _adaptive_avg_pool2d "
-    "_adaptive_avg_pool3d mkldnn_max_pool2d upsample_nearest1d upsample_nearest2d upsample_bilinear2d upsample_bicubic2d "
-    "grid_sampler_2d reflection_pad1d reflection_pad2d replication_pad2d im2col col2im pixel_shuffle pixel_unshuffle cross "
-    "linalg_cross trace diff repeat_interleave rand rand_like randn randn_like randint randint_like randperm uniform normal normal_ "
-    "uniform_ bernoulli bernoulli_ multinomial exponential_ geometric_ cauchy_ log_normal_ random_ random_from_to poisson "
-    "_ctc_loss _thnn_fused_lstm_cell _thnn_fused_gru_cell _thnn_fused_lstm_cell_backward_impl _thnn_fused_gru_cell_backward "
-    "quantize_per_tensor quantize_per_tensor_dynamic quantize_per_channel dequantize fake_quantize_per_tensor_affine_cachemask "
-    "fake_quantize_per_channel_affine_cachemask _make_per_tensor_quantized_tensor _choose_qparams_per_tensor glu isin isclose "
-    "_amp_foreach_non_finite_check_and_unscale_ _fused_moving_avg_obs_fq_helper _prelu_kernel rrelu_with_noise "
-    "mse_loss binary_cross_entropy binary_cross_entropy_with_logits huber_loss smooth_l1_loss soft_margin_loss multi_margin_loss "
-    "multilabel_margin_loss_forward histogramdd _assert_scalar unfold popcount".split()
-)
+OTHER = _words("""
+    sum mean prod amax amin max min argmax argmin all any var std var_mean std_mean norm linalg_vector_norm logsumexp cumsum
+    cumprod cummax cummin _cummax_helper _cummin_helper logcumsumexp nansum aminmax median nanmedian mode kthvalue
+    count_nonzero _softmax _log_softmax _softmax_backward_data _log_softmax_backward_data _safe_softmax native_layer_norm
+    native_group_norm native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training _batch_norm_with_update
+    cudnn_batch_norm _batch_norm_no_update batch_norm_stats batch_norm_elemt _fused_rms_norm _fused_dropout native_dropout
+    renorm batch_norm_backward nll_loss_forward nll_loss2d_forward topk sort argsort searchsorted bucketize unique_dim _unique
+    _unique2 unique_consecutive nonzero bincount histc index index_put index_put_ _index_put_impl _unsafe_index
+    _unsafe_index_put index_add index_add_ index_select index_fill index_fill_ gather scatter scatter_ scatter_add
+    scatter_add_ scatter_reduce scatter_reduce_ masked_select masked_scatter take put put_ embedding embedding_renorm_
+    _embedding_bag _embedding_bag_forward_only segment_reduce max_pool2d_with_indices max_pool3d_with_indices avg_pool2d
+    avg_pool3d adaptive_max_pool2d _adaptive_avg_pool2d _adaptive_avg_pool3d mkldnn_max_pool2d upsample_nearest1d
+    upsample_nearest2d upsample_bilinear2d upsample_bicubic2d grid_sampler_2d reflection_pad1d reflection_pad2d
+    replication_pad2d im2col col2im pixel_shuffle pixel_unshuffle cross linalg_cross trace diff repeat_interleave rand
+    rand_like randn randn_like randint randint_like randperm uniform normal normal_ uniform_ bernoulli bernoulli_ multinomial
+    exponential_ geometric_ cauchy_ log_normal_ random_ random_from_to poisson _ctc_loss _thnn_fused_lstm_cell
+    _thnn_fused_gru_cell _thnn_fused_lstm_cell_backward_impl _thnn_fused_gru_cell_backward quantize_per_tensor
+    quantize_per_tensor_dynamic quantize_per_channel dequantize fake_quantize_per_tensor_affine_cachemask
+    fake_quantize_per_channel_affine_cachemask _make_per_tensor_quantized_tensor _choose_qparams_per_tensor glu isin isclose
+    _amp_foreach_non_finite_check_and_unscale_ _fused_moving_avg_obs_fq_helper _prelu_kernel rrelu_with_noise mse_loss
+    binary_cross_entropy binary_cross_entropy_with_logits huber_loss smooth_l1_loss soft_margin_loss multi_margin_loss
+    multilabel_margin_loss_forward histogramdd _assert_scalar unfold popcount
+""")
 OTHER_PREFIXES = ("_foreach_", "_fused_adam", "_fused_sgd", "_fused_adagrad", "_fused_rms", "special_", "bitwise_")
 
 
