@@ -9,7 +9,7 @@ from ..api.errors import SuiteError, suggest
 from ..api.values import Budget, Data
 from ..backends import SUPPORTED
 from . import suite as suites
-from .registry import MethodInfo, Registry, TaskInfo
+from .registry import Registry, TaskInfo
 from .suite import RunSpec, Suite
 from .trial import Trial, content_key
 
@@ -224,6 +224,6 @@ def tuning_trials(suite, registry, task, method, params, data, device, seed, bud
                 budget=budget,
                 like=like,
                 role="tuning",
-            )  # fmt: skip
+            )
         )
     return trials

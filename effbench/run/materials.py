@@ -10,14 +10,15 @@ from typing import Any
 
 from ..api.errors import DataError
 from ..api.values import Data
+from ..data import digest
 from ..data import registry as datasets
-from ..data.digest import recipe_digest
+from ..data.cache import cache_folder
 from ..plan.trial import Trial
 
 
 class Materials:
     def __init__(self, cache: Path | None = None):
-        self.cache = cache or datasets.cache_folder().parent / "prepared"
+        self.cache = cache or cache_folder().parent / "prepared"
         self._digests: dict[tuple, str] = {}
         self._failed: dict[str, tuple[str, str]] = {}
 
@@ -33,8 +34,8 @@ class Materials:
         """Digest of the recipe: name, arguments, seed, sha256 of the downloads."""
         key = (str(data), seed)
         if key not in self._digests:
-            inputs = [file.sha256 for name in data.needs for file in datasets.get(name).files]
-            self._digests[key] = recipe_digest(name=data.name, version=1, args=dict(data.args), seed=seed, inputs=inputs)
+            inputs = datasets.inputs(*data.needs)
+            self._digests[key] = digest.digest(data.name, version=1, args=dict(data.args), seed=seed, inputs=inputs)
         return self._digests[key]
 
     def prepared(self, trial: Trial, runner: Any) -> dict:
@@ -44,7 +45,9 @@ class Materials:
         registry = runner.plan.registry
         task = registry.task(trial.task)
         source = registry.source_digest(task.file.absolute)
-        text = json.dumps([source, task.name, task.version, str(trial.data), trial.size, trial.seed, self.digest(trial.data, trial.seed)])
+        text = json.dumps(
+            [source, task.name, task.version, str(trial.data), trial.size, trial.seed, self.digest(trial.data, trial.seed)]
+        )
         key = hashlib.sha256(text.encode()).hexdigest()[:16]
         path, info = self.cache / f"{key}.npz", self.cache / f"{key}.json"
         if key in self._failed:
@@ -53,7 +56,9 @@ class Materials:
             try:
                 self.cache.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise DataError(f"cannot write ({error.strerror})", where=str(self.cache), remedy="Set EFFBENCH_DATA to a writable folder.") from None
+                raise DataError(
+                    f"cannot write ({error.strerror})", where=str(self.cache), remedy="Set EFFBENCH_DATA to a writable folder."
+                ) from None
             runner.progress.phase(trial, "prepare shared material")
             child = None
             try:
@@ -70,5 +75,3 @@ class Materials:
             partial.write_text(json.dumps({"time": answer["seconds"], "bytes": answer["bytes"]}))
             os.replace(partial, info)
         return {"path": str(path), "digest": key, "time": json.loads(info.read_text())["time"]}
-
-

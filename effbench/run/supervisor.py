@@ -62,7 +62,7 @@ def worker_environment(backend: str, device: str, threads: int) -> dict[str, str
             env["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false").strip()
     if device == "cpu":
         env["CUDA_VISIBLE_DEVICES"] = ""
-    from ..data.registry import cache_folder
+    from ..data.cache import cache_folder
 
     env["EFFBENCH_DATA"] = str(cache_folder())
     return env
@@ -95,7 +95,9 @@ class Nursery:
                 if "pid" in answer:
                     return answer["pid"], ours, read
         except (OSError, Lost) as error:
-            raise RunError(f"the worker process could not be started ({error})", remedy="See the messages above; is memory left?") from None
+            raise RunError(
+                f"the worker process could not be started ({error})", remedy="See the messages above; is memory left?"
+            ) from None
         finally:
             theirs.close()
             os.close(write)

@@ -130,7 +130,13 @@ class Worker:
         start = time.perf_counter()
         timed = turn(call, batches, seconds=seconds, synchronise=self.session.backend.synchronise, first=first)
         self.session.remember(setting, timed.last_index, timed.last_output)
-        return {"wall": thin(timed.wall), "cpu": thin(timed.cpu), "calls": timed.calls, "first": timed.first, "spent": time.perf_counter() - start}
+        return {
+            "wall": thin(timed.wall),
+            "cpu": thin(timed.cpu),
+            "calls": timed.calls,
+            "first": timed.first,
+            "spent": time.perf_counter() - start,
+        }
 
     def do_finish(self, *, case: str, knobs: list) -> dict:
         setting = (case, tuple((name, value) for name, value in knobs))
