@@ -24,10 +24,9 @@ EVERY_ROW = 2048  # up to this length all query rows are checked, beyond it SOME
 SOME_ROWS = 512
 CALIBRATION = {"smoke": 64, "quick": 256, "full": 256}
 
-# Relative error up to which a method that calls itself exact is: 64 units in the last place of bfloat16 and float16, 84 of
-# float32. Rounding q kᵀ to the run's dtype costs 1 to 7 units on the data below; the slips tested for cost over a thousand
-# in float32.
-EXACT = {"float32": 1e-5, "float16": 0.0625, "bfloat16": 0.25}
+# Relative error up to which a method that calls itself exact is. Rounding q kᵀ to the run's dtype costs up to 3e-6, 3e-3 and
+# 4e-2 on the data below (seen; float16 to 128 tokens, the others to 2,048); the slips that the tests try (scale, mask, stale answer) cost over 0.1.
+EXACT = {"float32": 1e-5, "float16": 0.02, "bfloat16": 0.1}
 
 
 @dataclass(frozen=True)
