@@ -17,7 +17,7 @@ from ..api.method import Method
 from ..api.record import reading
 from ..api.run import Allowance, Run
 from ..api.task import Task
-from ..api.values import Budget, Case, Curve, Data, Flops, Step
+from ..api.values import Budget, Case, Curve, Data, Step
 from ..measure import memory
 from ..measure.clock import BuildClock
 
