@@ -39,7 +39,8 @@ class Sdpa(Attention):
             raise ValueError(f"no kernel '{self.kernel}' (known: auto, {', '.join(KERNELS)})")
         if self.kernel == "auto" or runs(self.kernel, given, self.run):
             return ""
-        return f"PyTorch {torch.__version__} has no {self.kernel} kernel for {self.run.device}, {self.run.dtype}, heads of {given.head_dim}"
+        where = f"{self.run.device}, {self.run.dtype}, heads of {given.head_dim}"
+        return f"PyTorch {torch.__version__} has no {self.kernel} kernel for {where}"
 
     def build(self, given, run):
         super().build(given, run)

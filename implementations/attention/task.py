@@ -69,9 +69,8 @@ class Attention(Method):
         """
         shape = q.shape
         if len(shape) != 4 or k.shape != shape or v.shape != shape:
-            raise ValueError(
-                f"q, k and v must have one shape [batch, heads, length, head_dim], not {tuple(shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
-            )
+            found = ", ".join(str(tuple(x.shape)) for x in (q, k, v))
+            raise ValueError(f"q, k and v must have one shape [batch, heads, length, head_dim], not {found}")
         if 0 in shape:
             raise ValueError(f"attention over nothing: the shape {tuple(shape)} has a zero in [batch, heads, length, head_dim]")
         if shape[1] != self.heads or shape[3] != self.head_dim:
