@@ -100,7 +100,7 @@ def unpack(file: Path) -> list[str]:
                     for member, staged in found.items():
                         if known[member][0] == name:
                             place(staged, registry.path(name) / known[member][1].name)
-    except (tarfile.TarError, EOFError, ValueError) as error:
+    except (tarfile.TarError, EOFError, ValueError, RecursionError) as error:
         raise refuse(f"not a readable tar archive ({error})") from error
     except OSError as error:
         raise refuse(f"cannot be unpacked ({error.strerror or error})") from error
