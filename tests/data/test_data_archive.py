@@ -70,32 +70,33 @@ def link(name, kind, target):
 
 
 HOSTILE = {
-    "absolute path": lambda raw: [("/tmp/effbench-escape", b"x")],
-    "absolute path of a known file": lambda raw: [("/toy/numbers.gz", raw["numbers.gz"])],
-    "parent folder": lambda raw: [("toy/../../escape", b"x")],
-    "detour to a known file": lambda raw: [("toy/../toy/numbers.gz", raw["numbers.gz"])],
-    "symbolic link": lambda raw: [link("toy/numbers.gz", tarfile.SYMTYPE, "/etc/passwd")],
-    "hard link": lambda raw: [*contents(raw)[:1], link("toy/labels.gz", tarfile.LNKTYPE, "toy/numbers.gz")],
-    "folder": lambda raw: [link("toy", tarfile.DIRTYPE, "")],
-    "device": lambda raw: [link("toy/numbers.gz", tarfile.CHRTYPE, "")],
-    "pipe": lambda raw: [link("toy/numbers.gz", tarfile.FIFOTYPE, "")],
-    "unknown set": lambda raw: [*contents(raw), ("nothing/file", b"x")],
-    "unknown file": lambda raw: [*contents(raw), ("toy/extra", b"x")],
-    "too long": lambda raw: [("toy/numbers.gz", raw["numbers.gz"] + b"x")],
-    "too short": lambda raw: [("toy/numbers.gz", raw["numbers.gz"][:-1])],
-    "wrong bytes": lambda raw: [("toy/numbers.gz", raw["numbers.gz"][:-1] + b"\xaa"), *contents(raw)[1:]],
-    "twice": lambda raw: [*contents(raw), contents(raw)[0]],
-    "incomplete": lambda raw: contents(raw)[:1],
-    "empty": lambda raw: [],
-    "second manifest": lambda raw: [*contents(raw), ("manifest.json", b"{}")],
+    "absolute path": ("known data set", lambda raw: [("/tmp/effbench-escape", b"x")]),
+    "absolute path of a known file": ("known data set", lambda raw: [("/toy/numbers.gz", raw["numbers.gz"])]),
+    "parent folder": ("known data set", lambda raw: [("toy/../../escape", b"x")]),
+    "detour to a known file": ("known data set", lambda raw: [("toy/../toy/numbers.gz", raw["numbers.gz"])]),
+    "symbolic link": ("not a plain file", lambda raw: [link("toy/numbers.gz", tarfile.SYMTYPE, "/etc/passwd")]),
+    "hard link": ("not a plain file", lambda raw: [*contents(raw)[:1], link("toy/labels.gz", tarfile.LNKTYPE, "toy/numbers.gz")]),
+    "folder": ("not a plain file", lambda raw: [link("toy", tarfile.DIRTYPE, "")]),
+    "device": ("not a plain file", lambda raw: [link("toy/numbers.gz", tarfile.CHRTYPE, "")]),
+    "pipe": ("not a plain file", lambda raw: [link("toy/numbers.gz", tarfile.FIFOTYPE, "")]),
+    "unknown set": ("known data set", lambda raw: [*contents(raw), ("nothing/file", b"x")]),
+    "unknown file": ("known data set", lambda raw: [*contents(raw), ("toy/extra", b"x")]),
+    "too long": ("bytes, expected", lambda raw: [("toy/numbers.gz", raw["numbers.gz"] + b"x")]),
+    "too short": ("bytes, expected", lambda raw: [("toy/numbers.gz", raw["numbers.gz"][:-1])]),
+    "wrong bytes": ("has sha256", lambda raw: [("toy/numbers.gz", raw["numbers.gz"][:-1] + b"\xaa"), *contents(raw)[1:]]),
+    "twice": ("there twice", lambda raw: [*contents(raw), contents(raw)[0]]),
+    "incomplete": ("no toy/labels.gz in it", lambda raw: contents(raw)[:1]),
+    "empty": ("no data set in it", lambda raw: []),
+    "second manifest": ("known data set", lambda raw: [*contents(raw), ("manifest.json", b"{}")]),
 }
 
 
 @pytest.mark.parametrize("case", HOSTILE)
 @pytest.mark.parametrize("fmt", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
 def test_a_hostile_archive_leaves_no_trace(toy, raw, tmp_path, case, fmt):
-    file = build(tmp_path / "bad.tar", HOSTILE[case](raw), fmt=fmt)
-    with pytest.raises(DataError, match="Nothing was unpacked"):
+    reason, members = HOSTILE[case]
+    file = build(tmp_path / "bad.tar", members(raw), fmt=fmt)
+    with pytest.raises(DataError, match=f"{reason}.*Nothing was unpacked"):
         registry.unpack(file)
     assert registry.state("toy") == "missing" and not registry.path("toy").exists()
     left = [item for item in (tmp_path / "cache").rglob("*") if not item.name.endswith(".lock")]
@@ -109,7 +110,7 @@ def test_the_hostile_cases_fail_for_what_they_are(toy, raw, tmp_path):
 
 def test_the_checksum_is_what_refuses_wrong_bytes(toy, raw, tmp_path, monkeypatch):
     monkeypatch.setattr(archive, "fault", lambda file, path: "")
-    file = build(tmp_path / "bad.tar", HOSTILE["wrong bytes"](raw))
+    file = build(tmp_path / "bad.tar", HOSTILE["wrong bytes"][1](raw))
     assert registry.unpack(file) == ["toy"]  # a broken unpack takes it
     assert registry.state("toy") == "damaged"
 

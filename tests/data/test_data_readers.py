@@ -56,6 +56,12 @@ def test_idx_with_a_lying_header(tmp_path, case, pack):
         read_idx(tmp_path / "file", shape=(2, 3, 4), dtype="uint8")
 
 
+def test_idx_is_not_believed_before_memory_is_asked_for(tmp_path):
+    (tmp_path / "file").write_bytes(LIES["petabytes"])
+    with pytest.raises(DataError, match="promises .* more than"):
+        read_idx(tmp_path / "file")
+
+
 def test_idx_in_a_damaged_gzip(tmp_path):
     whole = gzip.compress(idx(CUBE))
     for data in (whole[:-9], whole[:20], whole[:-6] + b"\0\0" + whole[-4:], whole + b"tail", b"\x1f\x8b"):
@@ -127,6 +133,12 @@ def test_symbols_by_reference_and_missing_levels(tmp_path):
         read_rda(tmp_path / "t.rda")
     (tmp_path / "t.rda").write_bytes(file(pairs(T=frame(kind=factor(-(2**31), 1, levels=("a",))))))
     assert read_rda(tmp_path / "t.rda")["T"].columns["kind"].tolist() == [-1, 0]
+
+
+def test_r_lengths_are_not_believed_before_memory_is_asked_for(tmp_path):
+    (tmp_path / "t.rda").write_bytes(file(pairs(T=i(16) + i(2**30))))
+    with pytest.raises(DataError, match="vector of length 1073741824"):
+        read_rda(tmp_path / "t.rda")
 
 
 CLOSURE = i(3) + i(253) + i(254) + i(254)
