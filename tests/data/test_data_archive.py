@@ -70,7 +70,7 @@ def link(name, kind, target):
 
 
 HOSTILE = {
-    "absolute path": ("known data set", lambda raw: [("/tmp/effbench-escape", b"x")]),
+    "absolute path": ("known data set", lambda raw: [("/effbench-escape", b"x")]),
     "absolute path of a known file": ("known data set", lambda raw: [("/toy/numbers.gz", raw["numbers.gz"])]),
     "parent folder": ("known data set", lambda raw: [("toy/../../escape", b"x")]),
     "detour to a known file": ("known data set", lambda raw: [("toy/../toy/numbers.gz", raw["numbers.gz"])]),
@@ -81,8 +81,8 @@ HOSTILE = {
     "pipe": ("not a plain file", lambda raw: [link("toy/numbers.gz", tarfile.FIFOTYPE, "")]),
     "unknown set": ("known data set", lambda raw: [*contents(raw), ("nothing/file", b"x")]),
     "unknown file": ("known data set", lambda raw: [*contents(raw), ("toy/extra", b"x")]),
-    "too long": ("bytes, expected", lambda raw: [("toy/numbers.gz", raw["numbers.gz"] + b"x")]),
-    "too short": ("bytes, expected", lambda raw: [("toy/numbers.gz", raw["numbers.gz"][:-1])]),
+    "too long": ("claims", lambda raw: [("toy/numbers.gz", raw["numbers.gz"] + b"x")]),
+    "too short": ("claims", lambda raw: [("toy/numbers.gz", raw["numbers.gz"][:-1])]),
     "wrong bytes": ("has sha256", lambda raw: [("toy/numbers.gz", raw["numbers.gz"][:-1] + b"\xaa"), *contents(raw)[1:]]),
     "twice": ("there twice", lambda raw: [*contents(raw), contents(raw)[0]]),
     "incomplete": ("no toy/labels.gz in it", lambda raw: contents(raw)[:1]),

@@ -58,7 +58,7 @@ def test_idx_with_a_lying_header(tmp_path, case, pack):
 
 def test_idx_is_not_believed_before_memory_is_asked_for(tmp_path):
     (tmp_path / "file").write_bytes(LIES["petabytes"])
-    with pytest.raises(DataError, match="promises .* more than"):
+    with pytest.raises(DataError, match=r"promises .* more than"):
         read_idx(tmp_path / "file")
 
 
