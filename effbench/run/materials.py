@@ -45,9 +45,13 @@ class Materials:
         registry = runner.plan.registry
         task = registry.task(trial.task)
         source = registry.source_digest(task.file.absolute)
-        text = json.dumps(
-            [source, task.name, task.version, str(trial.data), trial.size, trial.seed, self.digest(trial.data, trial.seed)]
+        read = (
+            trial.data.args
+            if task.prepares is None
+            else {name: trial.data.args[name] for name in task.prepares if name in trial.data.args}
         )
+        made_of = Data(trial.data.name, read, trial.data.needs)
+        text = json.dumps([source, task.name, task.version, str(made_of), trial.size, trial.seed, self.digest(made_of, trial.seed)])
         key = hashlib.sha256(text.encode()).hexdigest()[:16]
         path, info = self.cache / f"{key}.npz", self.cache / f"{key}.json"
         if key in self._failed:

@@ -171,7 +171,7 @@ class Runner:
             "cores": cores(trial.threads)[0] if trial.device == "cpu" else [],
             "trial": {
                 "backend": trial.backend, "device": trial.device, "threads": trial.threads, "dtype": trial.dtype, "size": trial.size,
-                "seed": trial.seed, "data": [trial.data.name, dict(trial.data.args)], "budget": budget, "replicates": trial.replicates,
+                "seed": trial.seed, "data": [trial.data.name, dict(trial.data.args)], "budget": budget, "replicates": trial.replicates, "tuning": trial.role == "tuning",
             },
         }  # fmt: skip
 
