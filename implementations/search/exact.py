@@ -16,7 +16,7 @@ from effbench import Flops
 from .selection import CHUNK, MARGIN, rank, smallest
 from .task import K, VectorIndex
 
-BLOCK = 8192  # base rows of one product: 256 queries x 8192 scores are 8 MB, still cached when their minima are taken
+BLOCK = 4096  # base rows of one product: 256 queries x 4096 scores are 4 MB, still cached when their minima are taken
 SCRATCH = 1 << 24  # scores held at once, 64 MB: the selection runs once over as many blocks as fit
 QUERIES = 1024  # queries at once
 CUDA = {"block": 1 << 17, "scratch": 1 << 28}
