@@ -24,17 +24,17 @@ EIGEN_FLOPS = 9.0
 def inverse_fourth_root(matrix: torch.Tensor, ridge: float) -> torch.Tensor:
     """(M + ridge * tr(M)/d * I)^(-1/4) of a symmetric positive semi-definite M, by eigen-decomposition in float64."""
     values, vectors = torch.linalg.eigh(matrix.double())
-    floor = ridge * values.clamp(min=0).mean() + torch.finfo(torch.float64).tiny
+    floor = ridge * values.clamp(min=0).mean() + 1e-30  # finite in float32 for a zero matrix
     return ((vectors * (values.clamp(min=0) + floor) ** -0.25) @ vectors.T).to(matrix.dtype)
 
 
 class Shampoo(Optimiser):
     name = "shampoo"
     lr = param(0.006, tune=Log(0.0006, 0.06))
-    beta1 = param(0.9, tune=Choice(0.9, 0.95))
+    beta1 = param(0.9)
     beta2 = param(0.95, tune=Choice(0.9, 0.95, 0.99))
     refresh = param(10)
-    ridge = param(0.000001, tune=Log(0.0000001, 0.001))
+    ridge = param(0.0001)
 
     def start(self, net, steps):
         self.step = 0
@@ -53,7 +53,7 @@ class Shampoo(Optimiser):
         moves = torch._foreach_div(self.second, averaged)
         torch._foreach_sqrt_(moves)
         torch._foreach_add_(moves, 1e-8)
-        moves = torch._foreach_div(gradients, moves)  # Adam's step before momentum: its length is grafted
+        moves = list(torch._foreach_div(gradients, moves))  # Adam's step before momentum: its length is grafted
         for m in range(len(net.weights)):
             moves[m] = self.precondition(m, gradients[m], moves[m])
         torch._foreach_lerp_(self.first, moves, 1.0 - self.beta1)
