@@ -61,8 +61,8 @@ class Shampoo(Optimiser):
 
     def precondition(self, m, gradient, adam):
         """L^(-1/4) G R^(-1/4), rescaled to the length of Adam's step. Roots are scale-free here: grafting removes any factor."""
-        self.left[m].mul_(self.beta2).addmm_(gradient, gradient.T, alpha=1.0 - self.beta2)
-        self.right[m].mul_(self.beta2).addmm_(gradient.T, gradient, alpha=1.0 - self.beta2)
+        self.left[m] = torch.addmm(self.left[m], gradient, gradient.T, beta=self.beta2, alpha=1.0 - self.beta2)
+        self.right[m] = torch.addmm(self.right[m], gradient.T, gradient, beta=self.beta2, alpha=1.0 - self.beta2)
         if (self.step - 1) % self.refresh == 0:
             if m == 0:
                 self.roots = []

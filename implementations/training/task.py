@@ -171,6 +171,8 @@ class AutoencoderTraining(Task):
     objective = "train-loss"
 
     def given(self, data, size, seed, prepared):
+        from . import autoencoder  # noqa: F401  here, so that no import falls into the build
+
         train, _ = self._split(data.name)
         batch = int(data.args["batch"])
         if not 1 <= batch <= len(train):
