@@ -230,7 +230,7 @@ def test_inverse_fourth_root():
 
 @pytest.mark.parametrize("kind", METHODS)
 def test_flops_formula_agrees_with_the_counter(kind):
-    given, steps = small_given(), 10
+    given, steps = small_given(), 13
     method = kind()
     method.run = lend(steps=steps)
     with FlopCounterMode(display=False) as counter:
@@ -252,7 +252,7 @@ def test_saved_networks_come_back(kind, tmp_path):
     again.run = lend(steps=3)
     again.load(tmp_path, given)
     assert np.array_equal(method.losses(given.images), again.losses(given.images))
-    assert again.flops("build", None, {}) == method.flops("build", None, {}) or kind is Shampoo
+    assert again.flops("build", None, {}) == method.flops("build", None, {})
     assert again.parameters() == sum(p.numel() for p in again.net.parameters)
 
 
