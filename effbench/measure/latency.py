@@ -17,6 +17,7 @@ class Turn:
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     calls: int = 0
+    first: float = 0.0  # seconds of the dropped first call: compilation and cold caches
     last_index: int = 0
     last_output: Any = None
 
@@ -32,7 +33,7 @@ def turn(
     output = call(batches[index])
     synchronise(output)
     estimate = clock() - start
-    result = Turn()
+    result = Turn(first=estimate)
     loops = 1 if estimate >= SHORT else max(1, min(1000, int(SHORT * 5 / max(estimate, 1e-9))))
     end = clock() + seconds
     while True:
