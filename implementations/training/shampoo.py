@@ -12,6 +12,8 @@ rough: a budget in equal FLOPs flatters this arm.
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 
 from effbench import Choice, Flops, Log, param
@@ -25,7 +27,7 @@ EIGEN_FLOPS = 9.0
 
 def cubes(sizes) -> int:
     """Sum of d^3 over both sides of every weight matrix."""
-    return sum(a**3 + b**3 for a, b in zip(sizes, sizes[1:]))
+    return sum(a**3 + b**3 for a, b in itertools.pairwise(sizes))
 
 
 def inverse_fourth_root(matrix: torch.Tensor, ridge: float) -> torch.Tensor:
