@@ -14,9 +14,9 @@ from .task import Optimiser
 
 class RmsProp(Optimiser):
     name = "rmsprop"
-    lr = param(0.001, tune=Log(0.0001, 0.1))
+    lr = param(0.0007, tune=Log(0.00007, 0.007))
     momentum = param(0.9, tune=Choice(0.0, 0.9))
-    decay = param(0.99, tune=Choice(0.9, 0.99))
+    decay = param(0.9, tune=Choice(0.9, 0.99))
 
     def start(self, net, steps):
         self.optimiser = torch.optim.RMSprop(net.parameters, lr=self.lr, momentum=self.momentum, alpha=self.decay)
