@@ -14,7 +14,7 @@ from ..api.record import STATUSES, identity
 from ..study import synthetic
 from ..study.records import Loaded
 from . import format as fmt
-from .groups import Group, Row, canonical, groups
+from .groups import Group, Row, groups
 from .page import render
 from .plots import Style, plots
 from .tables import suite_fronts, table
@@ -123,7 +123,7 @@ def section(group: Group, number: int, style: Style, fronts, environments: dict[
 
 def row_facts(row: Row) -> list[list[str]]:
     """Everything about a row, for its window: (name, text) pairs."""
-    first = sorted(row.records, key=canonical)[0]
+    first = row.records[0]
     out = [["method", f"{row.method}, version {first['method_version']}, {row.backend} {row.dtype}".rstrip()]]
     for name, values in (("params", row.params), ("knobs", row.knobs), ("budget", row.budget), ("tuning", first.get("tuning", {}))):
         out += [[name, fmt.settings(values)]] if values else []

@@ -63,7 +63,11 @@ class Table:
 def tables(loaded: Loaded, *, baseline: str | None = None, fronts=None, better: dict[str, str] | None = None) -> list[Table]:
     """One table for each task, data set, size, device and environment of these records."""
     fronts = fronts if fronts is not None else suite_fronts(loaded)
-    return [table(group, fronts=fronts) for group in groups(loaded, baseline=baseline, better=better)]
+    return tables_of(groups(loaded, baseline=baseline, better=better), fronts=fronts)
+
+
+def tables_of(made: Sequence[Group], *, fronts=None) -> list[Table]:
+    return [table(group, fronts=fronts) for group in made]
 
 
 def suite_fronts(loaded: Loaded) -> Any:
