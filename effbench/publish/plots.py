@@ -78,7 +78,7 @@ def axis(name: str, values: Sequence[float], better: str = "", unit: str = "") -
 
 def logarithmic(low: float, high: float, unit: str = "") -> dict[str, Any]:
     places, texts = fmt.ticks(low, high, unit)
-    return {"type": "log", "tickvals": places, "ticktext": texts}
+    return {"type": "log", "tickvals": places, "ticktext": [html(text) for text in texts]}
 
 
 def html(text: str, limit: int = 80) -> str:
@@ -131,7 +131,8 @@ def front_plot(group: Group, rows: Sequence[Row], pair: tuple[str, str], style: 
     for method, own in by_method(rows).items():
         own = sorted(own, key=lambda row: (row.value(x), row.value(y)))
         text = [
-            "<br>".join([html(named(row)), *(f"{html(title_of(n))}: {s}" for n, s in zip(pair, shown(row, *pair)))]) for row in own
+            "<br>".join([html(named(row)), *(f"{html(title_of(n))}: {html(s)}" for n, s in zip(pair, shown(row, *pair)))])
+            for row in own
         ]
         traces.append({
             "type": "scatter", "mode": "lines+markers" if len(own) > 1 else "markers", "name": html(method),
@@ -187,7 +188,7 @@ def scaling_plot(group: Group, style: Style) -> Plot | None:
             "type": "scatter", "mode": "lines+markers" if numeric else "markers", "name": html(method), "legendgroup": html(method),
             "showlegend": method not in legend, "x": [numbers[r.case][1] if numeric else html(r.case) for r in own],
             "y": [r.value(name) for r in own], "error_y": bars(own, name), "hovertemplate": "%{text}<extra></extra>",
-            "text": [f"{html(arm)}<br>{html(r.case)}: {fmt.interval(r.readings[name])}" for r in own],
+            "text": [f"{html(arm)}<br>{html(r.case)}: {html(fmt.interval(r.readings[name]))}" for r in own],
             "line": {"color": style.colour(method), "dash": style.dash(method), "width": 1.5},
             "marker": {"color": style.colour(method), "symbol": style.symbol(method), "size": 8},
         })  # fmt: skip

@@ -2,8 +2,9 @@
 
 import pytest
 
+from effbench.publish.report import page_of
 from effbench.study import synthetic
-from effbench.study.records import read
+from effbench.study.records import Loaded, read
 
 HOSTILE = (
     "</script><script>window.injected=1</script>",
@@ -19,13 +20,13 @@ HOSTILE = (
 )
 
 
-@pytest.fixture
-def run(tmp_path):
-    return read(synthetic.write(tmp_path / "run", synthetic.records(150)))
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    return read(synthetic.write(tmp_path_factory.mktemp("run"), synthetic.records(150)))
 
 
-@pytest.fixture
-def hostile(tmp_path):
+@pytest.fixture(scope="session")
+def hostile():
     """Hostile strings in every field that allows text."""
     made = synthetic.records(150)
     for index, record in enumerate(made):
@@ -47,10 +48,18 @@ def hostile(tmp_path):
             record["curve"][HOSTILE[0]] = record["curve"]["loss"]
     environment = {"name": HOSTILE[0], "cpu": {"model": HOSTILE[1], "flags": list(HOSTILE)}}
     suite = {"title": HOSTILE[0], "report": {"fronts": [["quality." + HOSTILE[0], "serve.throughput"], 3, ["one"]]}}
-    from effbench.study.records import Loaded
-
     key = synthetic.environment_key("alpha")
     return Loaded(tuple(made), {key: environment}, problems=HOSTILE, notes=HOSTILE, suite=suite)
+
+
+@pytest.fixture(scope="session")
+def run_page(run):
+    return page_of([run])
+
+
+@pytest.fixture(scope="session")
+def hostile_page(hostile):
+    return page_of([hostile])
 
 
 def hash_free(text: str) -> int:

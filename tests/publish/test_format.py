@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effbench.publish import format as fmt
@@ -43,6 +43,7 @@ def test_interval_shares_the_scale_of_its_value():
     assert fmt.interval({"value": 2.0, "unit": "s"}) == "2.00 s"
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.floats(allow_nan=True, allow_infinity=True), st.sampled_from(UNITS))
 def test_number_never_fails_and_stays_short(value, unit):
     assert 0 < len(fmt.number(value, unit)) < 330
@@ -50,12 +51,14 @@ def test_number_never_fails_and_stays_short(value, unit):
         assert len(fmt.number(value, unit)) <= 24
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.floats(1e-8, 1e14), st.sampled_from(["s", "B", "FLOP", "1/s", "J"]))
 def test_number_is_within_half_a_percent(value, unit):
     factor, _ = fmt.scale(value, unit)
     assert abs(float(fmt.number(value, unit).split()[0]) * factor - value) <= 0.0051 * value
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.text())
 def test_clean_is_printable(text):
     shown = fmt.clean(text)
@@ -70,6 +73,7 @@ def test_clean_makes_terminal_codes_and_direction_marks_visible():
     assert fmt.clean({"b": [1]}) == '{"b": [1]}'
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.floats(1e-8, 1e12), st.floats(5, 1e6), st.sampled_from(["s", "B", "FLOP", "1/s", ""]))
 def test_ticks_lie_near_the_axis_and_are_few(low, span, unit):
     places, texts = fmt.ticks(low, low * span, unit)

@@ -149,7 +149,7 @@ def test_terminal_table_shows_hostile_text_as_text(hostile):
 
 def test_markdown_shows_hostile_text_as_text(hostile):
     text = tables.markdown(tables.tables(hostile))
-    assert "<" not in text and "\x1b" not in text and "](javascript" not in text
+    assert "<" not in text and "\x1b" not in text and not re.search(r"(?<!\\)\]\(", text)
     for block in re.findall(r"(?:^\|.*\n)+", text, re.M):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
 

@@ -81,7 +81,7 @@ def test_number_beyond_floats_is_a_problem(folder, made):
 
 def test_huge_line_is_not_held(folder, made):
     size = 64 * 2**20
-    with (folder / "records.jsonl").open("ab") as stream:
+    with (folder / "records.jsonl").open("r+b") as stream:
         stream.seek(size, os.SEEK_END)  # sparse: a line of zeros
         stream.write(b"\n" + dumps({**made[0], "seed": 99, "key": "f" * 16}).encode() + b"\n")
     tracemalloc.start()
