@@ -1,7 +1,7 @@
 """Figures as plain data for plotly.js: traces and layout, without plotly for Python, and the table each one is drawn from.
 
-Colours of text, grid and background are the page's matter (`assets/plots.js` fills them in for dark and light); colour and symbol of
-a method are given by its place among all methods of the page, so that it looks the same in every figure.
+Colours of text, grid and background are the page's matter (`assets/plots.js` fills them in for dark and light). Colour and
+symbol of a method are given by its place among all methods of the page, so that it looks the same in every figure.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import pytest
 from effbench.publish.report import report
 
 pytestmark = pytest.mark.browser
-LIMIT_MS = 60_000
+LIMIT_MS = 20_000
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +61,20 @@ def bad_file(hostile, tmp_path_factory):
     return report(hostile, tmp_path_factory.mktemp("page") / "report.html")
 
 
+def until(page, expression):
+    """Wait from outside: the page's own policy forbids the evaluation of strings that playwright's waiting needs."""
+    for _ in range(LIMIT_MS // 50):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never true: {expression}")
+
+
 def draw_all(page):
     figures = page.locator(".figure")
     for index in range(figures.count()):
         figures.nth(index).scroll_into_view_if_needed()
-    page.wait_for_function("[...document.querySelectorAll('.figure')].every(f => f.dataset.drawn === 'done')")
+    until(page, "[...document.querySelectorAll('.figure')].every(f => f.dataset.drawn === 'done')")
     return figures.count()
 
 
@@ -104,7 +113,7 @@ def test_injected_strings_do_nothing_on_hover(opened, bad_file):
     page = opened(bad_file)
     figure = page.locator(".figure").first
     figure.scroll_into_view_if_needed()
-    page.wait_for_function("document.querySelector('.figure').dataset.drawn === 'done'")
+    until(page, "document.querySelector('.figure').dataset.drawn === 'done'")
     box = figure.bounding_box()
     for step in range(12):
         page.mouse.move(box["x"] + box["width"] * step / 12, box["y"] + 150)
@@ -169,12 +178,14 @@ def test_colours_follow_the_system_and_the_button(opened, file, scheme):
     assert (first == light) == (scheme == "light")
     figure = page.locator(".figure").first
     figure.scroll_into_view_if_needed()
-    page.wait_for_function("document.querySelector('.figure').dataset.drawn === 'done'")
+    until(page, "document.querySelector('.figure').dataset.drawn === 'done'")
     page.click("#theme")
     second = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (second == light) == (scheme == "dark")
-    page.wait_for_function(
-        f"document.querySelector('.figure')._fullLayout.paper_bgcolor === getComputedStyle(document.documentElement).getPropertyValue('--page').trim()"
+    until(
+        page,
+        """() => document.querySelector('.figure')._fullLayout.paper_bgcolor ===
+        getComputedStyle(document.documentElement).getPropertyValue('--page').trim()""",
     )
 
 
