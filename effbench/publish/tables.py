@@ -12,7 +12,7 @@ from typing import Any
 
 from ..study.records import Loaded
 from . import format as fmt
-from .fronts import MAYBE, SURE, best, front, pairs, peers
+from .fronts import MAYBE, SURE, best, front, is_pair, pairs, peers
 from .groups import Group, Row, groups
 
 SHORT = {
@@ -70,9 +70,11 @@ def tables_of(made: Sequence[Group], *, fronts=None) -> list[Table]:
     return [table(group, fronts=fronts) for group in made]
 
 
-def suite_fronts(loaded: Loaded) -> Any:
+def suite_fronts(loaded: Loaded) -> list[list[str]]:
+    """The pairs that the suite file names under [report] fronts; what is no pair of names is left out."""
     report = loaded.suite.get("report")
-    return report.get("fronts") if isinstance(report, dict) else None
+    named = report.get("fronts") if isinstance(report, dict) else None
+    return [pair for pair in named if is_pair(pair)] if isinstance(named, list) else []
 
 
 def table(group: Group, *, fronts=None) -> Table:
