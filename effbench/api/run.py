@@ -28,6 +28,7 @@ class Run:
 
         self.rng = np.random.default_rng(seed)
         self._backend, self._clock = backend, clock
+        self.exhausted = False  # set by the engine at the Step that spends the budget
         self._parts: dict[str, float] = {}
         self._counting = False
         self._counts: dict[str, float] = {}
@@ -56,4 +57,4 @@ class Run:
 
     def numpy(self, value) -> Any:
         """The way back: a framework's array, or a tree of them, as numpy."""
-        return self._backend.numpy(value) if self._backend else value
+        return self._backend.to_numpy(value) if self._backend else value

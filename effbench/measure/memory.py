@@ -39,14 +39,22 @@ def _status(field: str) -> int | None:
     return None
 
 
-def reset_mark() -> bool:
-    """Set the high-water mark to what is resident now. Whether that worked, which some sandboxes only pretend."""
+def reset_peak() -> int | None:
+    """Set the high-water mark to what is resident now and return that in bytes; None where it does not work.
+
+    Some sandboxes take the write and keep the mark, so it is read back.
+    """
     try:
         CLEAR.write_text("5")
     except OSError:
-        return False
+        return None
     mark, now = _status("VmHWM"), _status("VmRSS")
-    return mark is not None and now is not None and mark <= now * 1.05 + 2**22
+    return now if mark is not None and now is not None and mark <= now + (8 << 20) else None
+
+
+def peak() -> int | None:
+    """The high-water mark in bytes since the last `reset_peak`."""
+    return _status("VmHWM")
 
 
 class PeakMemory:
@@ -63,7 +71,7 @@ class PeakMemory:
         self._stop: threading.Event | None = None
 
     def __enter__(self) -> PeakMemory:
-        marked = reset_mark()
+        marked = reset_peak() is not None
         self.baseline = self.peak = resident()
         if marked:
             self.how = "kernel high-water mark"
@@ -80,7 +88,7 @@ class PeakMemory:
             self._thread.join()
             self._look(resident())
         elif self.how:
-            self._look(_status("VmHWM"))
+            self._look(peak())
 
     def _sample(self) -> None:
         while not self._stop.wait(SAMPLE_SECONDS):

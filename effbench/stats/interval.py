@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import comb, nan
+from math import comb, exp, nan
 
 import numpy as np
 
@@ -101,3 +101,34 @@ def share(hits: int, n: int, level: float = 0.95) -> Interval:
     low = 0.0 if hits == 0 else beta_quantile(tail, hits, n - hits + 1)
     high = 1.0 if hits == n else beta_quantile(1.0 - tail, hits + 1, n - hits)
     return Interval(hits / n, low, high, n, level, "share, Clopper-Pearson")
+
+
+def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float | None, float | None]:
+    """(low, high) of `mean`; None where there is no interval."""
+    return _bounds(mean(values, level))
+
+
+def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float | None, float | None]:
+    """(low, high) of `median`; None where there is no interval."""
+    return _bounds(median(values, level))
+
+
+def geometric_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float | None, float | None]:
+    """(center, low, high) of positive times or ratios.
+
+    From six values on the median between order statistics; below that, where those cannot reach the level, the geometric mean
+    with Student's t over the logarithms. None for the bounds of a single value.
+    """
+    array = _finite(values)
+    if (array <= 0).any():
+        raise ValueError("times and ratios must be positive")
+    if array.size >= 6:
+        found = median(array, level)
+        return found.value, found.low, found.high
+    found = mean(np.log(array), level)
+    low, high = _bounds(found)
+    return exp(found.value), None if low is None else exp(low), None if high is None else exp(high)
+
+
+def _bounds(found: Interval) -> tuple[float | None, float | None]:
+    return (found.low, found.high) if found.known else (None, None)

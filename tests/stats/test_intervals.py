@@ -133,3 +133,18 @@ def test_one_value_has_no_interval():
 def test_what_is_not_a_sample_is_refused(values):
     with pytest.raises(ValueError):
         interval.mean(values)
+
+
+@pytest.mark.parametrize("n", [3, 10, 20])
+def test_geometric_interval_covers_ratios(n):
+    def make(values):
+        center, low, high = interval.geometric_interval(values)
+        return interval.Interval(center, low, high, n, 0.95, "")
+
+    assert 0.93 <= coverage(make, 1.1, lambda rng: 1.1 * np.exp(rng.normal(0, 0.1, n)), runs=800) <= 0.99
+
+
+def test_geometric_interval_of_one_value_and_of_nonsense():
+    assert interval.geometric_interval([2.0]) == (pytest.approx(2.0), None, None)
+    with pytest.raises(ValueError):
+        interval.geometric_interval([1.0, 0.0])

@@ -1,0 +1,49 @@
+"""FLOPs of one call: the method's formula and the framework's counter side by side, and whether they agree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..api.record import reading
+from ..api.values import Flops
+
+TOLERANCE = 0.01
+
+
+def serve_flops(formula: Flops | None, call: Callable[[], Any], backend: str) -> dict[str, dict]:
+    """Readings `serve.flops` (executed matmul-like work, formula first), `.counter`, `.useful`, `.dense`, `.other`."""
+    counted, reason = count(call, backend)
+    out = {"serve.flops.counter": reading(counted, "FLOP", how="counter", reason=reason)}
+    if formula is not None:
+        out["serve.flops"] = reading(formula.executed, "FLOP", how=agreement(formula.executed, counted))
+        for name in ("useful", "dense", "other"):
+            if getattr(formula, name) is not None:
+                out[f"serve.flops.{name}"] = reading(getattr(formula, name), "FLOP", how="formula")
+    elif counted is not None:
+        out["serve.flops"] = reading(counted, "FLOP", how="counter only")
+    else:
+        out["serve.flops"] = reading(None, "FLOP", reason=f"no formula, and {reason}")
+    return out
+
+
+def agreement(formula: float, counted: float | None) -> str:
+    if counted is None:
+        return "formula only"
+    difference = abs(formula - counted) / max(abs(counted), 1.0)
+    return "formula, counter agrees" if difference <= TOLERANCE else f"formula, counter differs by {difference:.1%}"
+
+
+def count(call: Callable[[], Any], backend: str) -> tuple[float | None, str]:
+    """What the framework's counter saw in one call, or None with a reason."""
+    if backend in ("numpy", "native"):
+        return None, f"no counter sees inside {backend} code"
+    try:
+        from .flops import count as counter
+    except ImportError:
+        return None, "the counter is not installed"
+    try:
+        counted = counter(call, backend)
+    except Exception as error:
+        return None, f"the counter failed ({type(error).__name__}: {str(error)[:120]})"
+    return counted.executed, ""

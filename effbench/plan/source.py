@@ -1,0 +1,115 @@
+"""One technique file as the registry sees it: its classes, their literal attributes, and what it imports. Nothing is run."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from .literals import NotLiteral, literal
+from .origins import Origin
+
+# What the registry reads of a class body. Everything else in a class is left alone.
+READ = {"name", "version", "title", "backend", "deterministic", "claims", "phases", "data", "cases", "metrics", "baselines"}
+READ |= {"replicates", "objective"}
+
+
+@dataclass(frozen=True)
+class ClassText:
+    """A class statement: its bases as names, and its literal attributes."""
+
+    name: str
+    bases: tuple[str, ...]
+    attributes: dict
+    interface: str  # the name assigned to `interface`, if any
+    doc: str
+    line: int
+
+
+@dataclass
+class SourceFile:
+    origin: Origin
+    path: Path
+    module: str  # "search.ivf", relative to the origin's package
+    classes: dict[str, ClassText] = field(default_factory=dict)
+    imports: dict[str, tuple[str, str]] = field(default_factory=dict)  # local name -> (absolute module, name or "")
+    modules: set[str] = field(default_factory=set)  # absolute modules imported
+    doc: str = ""
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def area(self) -> str:
+        return self.module.split(".")[0] if "." in self.module else self.origin.package
+
+    @cached_property
+    def absolute(self) -> str:
+        return f"{self.origin.package}.{self.module}" if self.module else self.origin.package
+
+
+def read(origin: Origin, path: Path) -> SourceFile:
+    parts = path.relative_to(origin.folder).with_suffix("").parts
+    parts = parts[:-1] if parts[-1] == "__init__" else parts
+    found = SourceFile(origin, path, ".".join(parts))
+    try:
+        tree = ast.parse(path.read_bytes(), filename=str(path))
+    except (SyntaxError, ValueError) as error:
+        found.problems.append(f"{origin.source}: {path}: not valid Python ({error})")
+        return found
+    found.doc = ast.get_docstring(tree) or ""
+    package = found.absolute if path.name == "__init__.py" else found.absolute.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if node.level:
+                above = package.split(".")
+                base = ".".join(above[: len(above) - (node.level - 1)])
+                module = f"{base}.{module}" if module else base
+            found.modules.add(module)
+            for alias in node.names:
+                found.imports[alias.asname or alias.name] = (module, alias.name)
+                found.modules.add(f"{module}.{alias.name}")
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                found.modules.add(alias.name)
+                found.imports[alias.asname or alias.name.split(".")[0]] = (alias.name, "")
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            found.classes[node.name] = _class(node, found)
+    return found
+
+
+def _class(node: ast.ClassDef, found: SourceFile) -> ClassText:
+    attributes, interface = {}, ""
+    for statement in node.body:
+        if isinstance(statement, ast.Assign):
+            targets, value = statement.targets, statement.value
+        elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
+            targets, value = [statement.target], statement.value
+        else:
+            continue
+        for name, item in _assigned(targets, value):
+            if name == "interface" and isinstance(item, (ast.Name, ast.Attribute)):
+                interface = item.id if isinstance(item, ast.Name) else item.attr
+                continue
+            is_setting = isinstance(item, ast.Call) and isinstance(item.func, ast.Name) and item.func.id in ("param", "knob")
+            if name in READ or is_setting:
+                try:
+                    attributes[name] = literal(item)
+                except NotLiteral as error:
+                    found.problems.append(f"{found.origin.source}: {found.path}: {node.name}.{name}: {error}")
+    bases = tuple(
+        base.id if isinstance(base, ast.Name) else base.attr for base in node.bases if isinstance(base, (ast.Name, ast.Attribute))
+    )
+    return ClassText(node.name, bases, attributes, interface, ast.get_docstring(node) or "", node.lineno)
+
+
+def _assigned(targets, value):
+    """Pairs of name and expression; `name, version = "a", 1` gives two."""
+    for target in targets:
+        if isinstance(target, ast.Name):
+            yield target.id, value
+        elif isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
+            for left, right in zip(target.elts, value.elts):
+                if isinstance(left, ast.Name):
+                    yield left.id, right

@@ -1,0 +1,443 @@
+"""One trial inside its own process: build, serve, count, score. Driven by the worker, command by command.
+
+`exercise` drives a session in this process, for tests and notebooks; it is the same code without the isolation.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..api.errors import Wrong
+from ..api.method import Method
+from ..api.record import reading
+from ..api.run import Allowance, Run
+from ..api.task import Task
+from ..api.values import Budget, Case, Curve, Data, Step
+from ..measure import memory
+from ..measure.clock import BuildClock
+
+CURVE_ROWS = 20
+Setting = tuple[str, tuple]  # case name, sorted knob items
+
+
+class Skipped(Exception):
+    """The method gave a reason not to run; the trial or the case gets the status "skipped"."""
+
+
+class Session:
+    """The state of one trial. Readings are collected in `build_readings` and, per (case, knobs), in `serve_readings`."""
+
+    def __init__(
+        self, task: Task, make: Callable[[], Method], *, backend, data: Data, size: str, seed: int, device: str = "cpu",
+        dtype: str = "float32", threads: int = 1, budget: Budget | None = None, like: Callable[[], Method] | None = None,
+        replicates: int | None = None, announce: Callable[[str], None] = lambda text: None,
+    ):  # fmt: skip
+        self.task, self.make, self.like, self.backend, self.data = task, make, like, backend, data
+        self.size, self.seed, self.device, self.dtype, self.threads, self.budget = size, seed, device, dtype, threads, budget
+        self.replicates = task.replicates if replicates is None else replicates
+        if size == "smoke":
+            self.replicates = min(self.replicates, 20)
+        self.announce = announce
+        self.clock = BuildClock()
+        self.build_readings: dict[str, dict] = {}
+        self.quality: dict[str, dict] = {}  # of tasks without a serve phase
+        self.curve: dict[str, list] = {}
+        self.notes: list[str] = []
+        self.method: Method | None = None
+        self.given: Any = None
+        self.hidden: Any = None
+        self._batches: dict[str, list] = {}
+        self._sums: dict[str, str] = {}
+        self._last: dict[Setting, tuple[int, Any]] = {}
+
+    def _run(self, seed: int, budget: Allowance | None = None) -> Run:
+        return Run(
+            device=self.device, dtype=self.dtype, threads=self.threads, seed=seed, size=self.size, budget=budget,
+            backend=self.backend, clock=self.clock,
+        )  # fmt: skip
+
+    # -- prepared material --------------------------------------------------------------------------------------------
+
+    def prepare(self) -> tuple[dict, float]:
+        """The shared material of (task, data, size, seed), and the seconds it took."""
+        start = time.perf_counter()
+        self.backend.seed(self.seed)
+        made = self.task.prepare(self.data, self.size, self.seed, self._run(self.seed))
+        return made, time.perf_counter() - start
+
+    # -- build --------------------------------------------------------------------------------------------------------
+
+    def build(self, prepared: dict, *, restore: Path | None = None) -> None:
+        """Build once for every replicate. With `restore`, load what an earlier process saved instead."""
+        scores: list[dict] = []
+        totals: dict[str, float] = {}
+        memory_start = None
+        for replicate in range(self.replicates):
+            seed = self.seed if replicate == 0 else (self.seed + 1) * 1_000_003 + replicate
+            self.given = self.task.given(self.data, self.size, seed, prepared)
+            self.method = method = self.make()
+            method.run = run = self._run(seed)
+            if reason := method.skip(self.given):
+                raise Skipped(reason)
+            run.budget = self._allow(method)
+            if replicate == 0:
+                memory_start = memory.reset_peak()
+                self.backend.device_reset()
+            run._counting = True  # a build's tallies are always kept
+            self.backend.seed(seed)
+            if restore is not None:
+                method.load(restore, self.given)
+                run._counting = False
+                return
+            progress = self._drive(method, run, record_curve=replicate == 0)
+            run._counting = False
+            for name, seconds in run._parts.items():
+                totals[f"build.{name}.time"] = totals.get(f"build.{name}.time", 0.0) + seconds
+            for name, value in progress.items():
+                totals[name] = totals.get(name, 0.0) + value
+            if "serve" not in self.task.phases:
+                hidden = self.task.hidden(self.data, self.size, seed, prepared)
+                scores.append(self.task.score(method, self.given, hidden, None, []))
+        self._build_readings(totals, memory_start)
+        if scores:
+            self.quality, curves = self._quality(scores)
+            self.curve.update(curves)
+
+    def _allow(self, method: Method) -> Allowance:
+        """The budget as this method sees it; FLOPs become steps by the method's own formula."""
+        budget = self.budget
+        if budget is None:
+            return Allowance()
+        flops = budget.flops
+        if budget.like:
+            reference = self.like()
+            reference.run = self._run(self.seed)
+            per_step = reference.step_flops(self.given)
+            if not per_step:
+                raise ValueError(f"budget like '{budget.like}': that method has no step_flops formula")
+            flops = per_step * budget.steps
+        if flops is None:
+            return Allowance(budget.steps, budget.samples, None, budget.time)
+        per_step = method.step_flops(self.given)
+        if not per_step:
+            raise ValueError(f"a budget in FLOPs needs a step_flops formula; '{method.name}' has none")
+        return Allowance(steps=max(1, math.floor(flops / per_step + 1e-9)), flops=flops)
+
+    def _drive(self, method: Method, run: Run, *, record_curve: bool) -> dict[str, float]:
+        """Run the build; at each Step the clock stands still for the budget, the curve and the progress line."""
+        clock, allowance = self.clock, run.budget
+        before, cpu_before = clock.elapsed(), clock.cpu()
+        per_step = method.step_flops(self.given) if "build" in self.task.phases else None
+        steps = samples = rows = 0
+        marks = self._marks(allowance)
+        clock.start()
+        try:
+            result = method.build(self.given, run)
+            if inspect.isgenerator(result):
+                for step in result:
+                    if not isinstance(step, Step):
+                        raise Wrong(f"build yielded {type(step).__name__}, not Step")
+                    clock.stop()
+                    if run.exhausted:
+                        # The step after the last allowed one: its work is not part of the budget any more.
+                        self.notes.append("stopped by the engine: it went on after its budget was spent")
+                        result.close()
+                        break
+                    steps, samples = steps + step.steps, samples + step.samples
+                    run.exhausted = self._spent(allowance, steps, samples, clock.elapsed() - before)
+                    if record_curve and (run.exhausted or steps >= marks[0]):
+                        while marks[0] <= steps:
+                            marks.pop(0)
+                        self.backend.synchronise()
+                        self._row(method, steps, samples, per_step, clock.elapsed() - before)
+                        rows = steps
+                        self.announce(f"step {steps}" + (f" of {allowance.steps}" if allowance.steps else ""))
+                    clock.start()
+            self.backend.synchronise()
+        finally:
+            clock.stop()
+        if record_curve and steps and rows != steps:
+            self._row(method, steps, samples, per_step, clock.elapsed() - before)
+        progress = {"build.time": clock.elapsed() - before, "build.cpu": clock.cpu() - cpu_before}
+        if steps:
+            progress["build.steps"] = steps
+        if samples:
+            progress["build.samples"] = samples
+        return progress
+
+    @staticmethod
+    def _spent(allowance: Allowance, steps: int, samples: int, seconds: float) -> bool:
+        return (
+            (allowance.steps is not None and steps >= allowance.steps)
+            or (allowance.samples is not None and samples >= allowance.samples)
+            or (allowance.time is not None and seconds >= allowance.time)
+        )
+
+    @staticmethod
+    def _marks(allowance: Allowance) -> list[float]:
+        """Step counts at which a curve row is due: even over a known budget, geometric where it is not known."""
+        if allowance.steps:
+            marks = sorted({math.ceil(allowance.steps * i / CURVE_ROWS) for i in range(1, CURVE_ROWS + 1)})
+        else:
+            marks = sorted({round(1.5**i) for i in range(60)})
+        return [*marks, math.inf]
+
+    def _row(self, method: Method, steps: int, samples: int, per_step: float | None, seconds: float) -> None:
+        values = {name: float(value) for name, value in self.task.evaluate(method, self.given).items()}
+        if not values:
+            return
+        row = {"steps": steps, "time": float(f"{seconds:.5g}"), **{name: float(f"{value:.6g}") for name, value in values.items()}}
+        if samples:
+            row["samples"] = samples
+        if per_step:
+            row["flops"] = float(f"{per_step * steps:.6g}")
+        if any(not math.isfinite(value) for value in row.values()):
+            raise Wrong(f"evaluation gave a number that is not finite at step {steps}: {row}")
+        for name, value in row.items():
+            self.curve.setdefault(name, []).append(value)
+
+    def _build_readings(self, totals: dict[str, float], memory_start: int | None) -> None:
+        n = self.replicates
+        out = self.build_readings
+        how = "wall clock" + (f", mean of {n} replicates" if n > 1 else "")
+        cpu = totals.pop("build.cpu", None)
+        for name, value in totals.items():
+            unit = {"build.steps": "step", "build.samples": "sample"}.get(name, "s")
+            out[name] = reading(value / n, unit, how=how if unit == "s" else "", cpu=cpu / n if name == "build.time" else None)
+        out["build.peak_memory"] = host_peak(memory_start)
+        peak, reason = self.backend.device_peak()
+        if self.device != "cpu":
+            out["build.device_peak_memory"] = reading(peak, "B", how="allocator peak", reason=reason)
+        out["build.flops"] = self._build_flops(totals)
+        count = self.method.parameters()
+        out["size.parameters"] = reading(count, "1", reason="the method has no parameter count")
+
+    def _build_flops(self, totals: dict[str, float]) -> dict:
+        found = self.method.flops("build", None, dict(self.method.run._counts))
+        if found is not None:
+            return reading(found.executed, "FLOP", how="formula")
+        per_step = self.method.step_flops(self.given)
+        if per_step and totals.get("build.steps"):
+            return reading(per_step * totals["build.steps"] / self.replicates, "FLOP", how="formula, per step x steps")
+        return reading(None, "FLOP", reason="the method has no formula for its build")
+
+    def store(self, folder: Path) -> None:
+        """Save the built method if it can be saved; gives `size.bytes`."""
+        method = self.method
+        if method is None or "serve" not in self.task.phases or method.save is None or method.load is None:
+            self.build_readings["size.bytes"] = reading(None, "B", reason="the method does not save itself")
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        method.save(folder)
+        self.build_readings["size.bytes"] = reading(method.folder_bytes(folder), "B", how="files written by save")
+
+    # -- serve --------------------------------------------------------------------------------------------------------
+
+    def open_serve(self, prepared: dict) -> None:
+        self.hidden = self.task.hidden(self.data, self.size, self.seed, prepared)
+
+    def case(self, name: str) -> Case:
+        return next(case for case in self.task.cases if case.name == name)
+
+    def batches(self, name: str) -> list:
+        if name not in self._batches:
+            made = self.task.batches(self.case(name), self.hidden, self.method.run)
+            if len(made) < 3:
+                raise ValueError(f"case '{name}' has {len(made)} batches; at least 3 different ones are needed")
+            self._batches[name] = made
+            self._sums[name] = fingerprint(self.backend.to_numpy(made))
+        return self._batches[name]
+
+    def call(self, setting: Setting) -> Callable[[Any], Any]:
+        """The timed call of one (case, knobs), configured."""
+        name, knobs = setting
+        self.method.configure(**dict(knobs))
+        task, method, case = self.task, self.method, self.case(name)
+        return lambda batch: task.call(method, batch, case)
+
+    def remember(self, setting: Setting, index: int, output: Any) -> None:
+        """Keep the last timed answer: `score` checks that untimed calls give the same."""
+        self._last[setting] = (index, self.backend.to_numpy(output))
+
+    def finish(self, setting: Setting) -> dict[str, dict]:
+        """After the last timed call: counts, memory, answers and their score for one (case, knobs)."""
+        from ..measure.counting import serve_flops
+
+        name, _ = setting
+        call, batches, run = self.call(setting), self.batches(name), self.method.run
+        start = memory.reset_peak()
+        self.backend.device_reset()
+        outputs = []
+        for batch in batches:
+            output = call(batch)
+            self.backend.synchronise(output)
+            outputs.append(self.backend.to_numpy(output))
+        readings = {"serve.peak_memory": host_peak(start)}
+        if self.device != "cpu":
+            peak, reason = self.backend.device_peak()
+            readings["serve.device_peak_memory"] = reading(peak, "B", how="allocator peak", reason=reason)
+        run._counting, run._counts = True, {}
+        try:
+            output = call(batches[0])
+        finally:
+            run._counting = False
+        counts = dict(run._counts)
+        items = self.task.items(batches[0], output)
+        readings["serve.items"] = reading(items, "item")
+        formula = self.method.flops("serve", self.case(name), counts)
+        readings.update(serve_flops(formula, lambda: call(batches[0]), self.method.backend))
+        for count, value in counts.items():
+            readings[f"serve.tally.{count}"] = reading(value, "1", how="counted in one untimed call")
+        if fingerprint(self.backend.to_numpy(batches)) != self._sums[name]:
+            raise Wrong("the method changed its input")
+        self._same_answer(setting, outputs)
+        scored = self.task.score(self.method, self.given, self.hidden, self.case(name), outputs)
+        quality, curves = self._quality([scored])
+        if curves:
+            self.notes.append("curves from the serve phase are not kept")
+        return {**readings, **quality}
+
+    def _same_answer(self, setting: Setting, outputs: list) -> None:
+        if setting not in self._last:
+            return
+        index, timed = self._last[setting]
+        if not close(timed, outputs[index]):
+            raise Wrong("a timed call answered differently from an untimed call on the same input")
+
+    # -- quality ------------------------------------------------------------------------------------------------------
+
+    def _quality(self, scores: list[dict]) -> tuple[dict[str, dict], dict[str, list]]:
+        """Readings `quality.<name>` with intervals over samples or replicates, and mean curves."""
+        import numpy as np
+
+        from ..stats.interval import mean_interval
+
+        readings, curves = {}, {}
+        for name in {name: None for score in scores for name in score}:
+            values = [score[name] for score in scores if name in score]
+            if isinstance(values[0], Curve):
+                curves.update(mean_curve(name, values))
+                continue
+            if name not in self.task.metrics:
+                raise Wrong(f"score returned '{name}', which is not among the task's metrics ({', '.join(self.task.metrics)})")
+            metric = self.task.metrics[name]
+            samples = np.concatenate([np.atleast_1d(np.asarray(value, dtype=np.float64)).ravel() for value in values])
+            if samples.size == 0:
+                readings[f"quality.{name}"] = reading(None, metric.unit, reason=f"no {metric.sample} gave a value")
+                continue
+            if not np.isfinite(samples).all():
+                raise Wrong(f"quality '{name}' is not finite in {int((~np.isfinite(samples)).sum())} of {samples.size} samples")
+            low, high = mean_interval(samples) if samples.size > 1 else (None, None)
+            readings[f"quality.{name}"] = reading(
+                float(samples.mean()), metric.unit, low=low, high=high, n=samples.size, how=f"mean over {metric.sample}"
+            )
+        return readings, curves
+
+
+def host_peak(start: int | None) -> dict:
+    if start is None:
+        return reading(None, "B", reason="the kernel does not let this process reset its high-water mark")
+    now = memory.peak()
+    return reading(max(0, now - start) if now is not None else None, "B", how="high-water mark above the start")
+
+
+def mean_curve(name: str, curves: list[Curve]) -> dict[str, list]:
+    """The mean over replicates on the first curve's grid, with the 10 % and 90 % quantiles."""
+    import numpy as np
+
+    x = np.asarray(curves[0].x, dtype=float)
+    rows = np.array([np.interp(x, np.asarray(c.x, dtype=float), np.asarray(c.y, dtype=float)) for c in curves])
+    keep = np.unique(np.linspace(0, len(x) - 1, min(len(x), CURVE_ROWS)).round().astype(int))
+    columns = {f"{name}.x": x[keep], name: rows.mean(0)[keep]}
+    if len(curves) > 1:
+        columns |= {f"{name}.p10": np.quantile(rows, 0.1, axis=0)[keep], f"{name}.p90": np.quantile(rows, 0.9, axis=0)[keep]}
+    return {key: [float(f"{v:.4g}") for v in column] for key, column in columns.items()}
+
+
+def leaves(value: Any):
+    if isinstance(value, dict):
+        for key in sorted(value):
+            yield from leaves(value[key])
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from leaves(item)
+    else:
+        yield value
+
+
+def fingerprint(value: Any) -> str:
+    """Digest of a tree of numpy arrays: tells whether a method wrote into its input."""
+    import hashlib
+
+    import numpy as np
+
+    total = hashlib.sha256()
+    for leaf in leaves(value):
+        array = np.ascontiguousarray(leaf)
+        total.update(str((array.shape, array.dtype.str)).encode())
+        total.update(array.tobytes() if array.dtype != object else repr(leaf).encode())
+    return total.hexdigest()
+
+
+def close(a: Any, b: Any) -> bool:
+    """Whether two answers agree up to rounding: integers in at least 99 % of places (ties), floats within 1e-2 of their norm."""
+    import numpy as np
+
+    left, right = list(leaves(a)), list(leaves(b))
+    if len(left) != len(right):
+        return False
+    for x, y in zip(left, right):
+        x, y = np.asarray(x), np.asarray(y)
+        if x.shape != y.shape or x.dtype.kind != y.dtype.kind:
+            return False
+        if x.dtype.kind in "iub":
+            if x.size and (x == y).mean() < 0.99:
+                return False
+        elif x.dtype.kind == "f":
+            x, y = x.astype(np.float64), y.astype(np.float64)
+            if np.linalg.norm((x - y).ravel()) > 1e-2 * (np.linalg.norm(y.ravel()) + 1e-30):
+                return False
+        elif not np.array_equal(x, y):
+            return False
+    return True
+
+
+def exercise(
+    task: type[Task], method: type[Method], *, data: str = "", size: str = "smoke", seed: int = 0, device: str = "cpu",
+    budget: Budget | None = None, cases: tuple[str, ...] = (), knobs: tuple[dict, ...] = ({},), replicates: int | None = None,
+    seconds: float = 0.01, dtype: str = "float32", **settings,
+) -> dict[str, Any]:  # fmt: skip
+    """One trial in this process: {"build": readings, "quality", "curve", (case, knobs): readings}. `data` as in a suite."""
+    from ..backends import get
+    from ..plan.suite import parse_data
+
+    chosen = parse_data(data or task.data[0].name, task.data, where=task.name) if task.data else Data("none")
+    session = Session(
+        task(), lambda: method(**settings), backend=get(method.backend), data=chosen, size=size, seed=seed, device=device, dtype=dtype,
+        budget=budget, like=lambda: method(**settings), replicates=replicates,
+    )  # fmt: skip
+    prepared, _ = session.prepare()
+    session.build(prepared)
+    out: dict[Any, Any] = {
+        "build": session.build_readings,
+        "quality": session.quality,
+        "curve": session.curve,
+        "notes": session.notes,
+    }
+    if "serve" not in task.phases:
+        return out
+    from ..measure.latency import turn
+
+    session.open_serve(prepared)
+    for name in cases or tuple(case.name for case in task.cases if size in case.sizes):
+        for setting in ((name, tuple(sorted(items.items()))) for items in knobs):
+            call, batches = session.call(setting), session.batches(name)
+            timed = turn(call, batches, seconds=seconds, synchronise=session.backend.synchronise)
+            session.remember(setting, timed.last_index, timed.last_output)
+            out[setting] = session.finish(setting)
+    return out

@@ -1,0 +1,1 @@
+"""Vector search: the k nearest rows of a table for every query."""
