@@ -206,6 +206,7 @@ def test_an_unknown_operation_is_reported_not_ignored():
     assert "mystery" in counted.coverage()
 
 
+@pytest.mark.slow
 def test_compiled_functions_are_counted_by_running_them_eagerly():
     compiled = torch.compile(lambda a, b: a @ b)
     assert count(compiled, "torch", R(3, 4), R(4, 5)).executed == 120
