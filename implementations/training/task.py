@@ -11,7 +11,7 @@ As in the source, what counts is how well the loss is *optimised*, so tuning and
 rows are touched once, by `score`. The test loss is information, not an objective.
 
 Fairness: defaults were tried by hand on the digits at 360 steps, mostly on one seed: 13 to 18 settings for each first-order arm,
-9 for Shampoo, 6 for LocoPropS, 21 for LocoPropM, whose untuned figure is therefore flattered. Every learning rate is tuned
+9 for Shampoo, 6 for LocoPropS, 20 for LocoPropM, whose untuned figure is therefore flattered. Every learning rate is tuned
 within its default times 1/10 to 10, so that six draws are worth the same to all. A further range that has a
 scale (gamma) is as wide. Ranges are the method's own; the schedule, the batches and the initial weights are not.
 """
