@@ -87,7 +87,7 @@ def groups(loaded: Loaded | Iterable[dict], *, baseline: str | None = None, bett
 def machine(key: str, environments: dict[str, dict]) -> str:
     """A short name of an environment: what it calls itself, its GPU, its processor, or its key."""
     found = (environments.get(key, {}).get(name) for name in MACHINE)
-    return next((clean(name, 80) for name in found if isinstance(name, str) and name), key)
+    return next((clean(name, 80) for name in found if isinstance(name, str) and name), clean(key, 80))
 
 
 def _apart(group: Group, made: list[Group]) -> str:
