@@ -6,14 +6,15 @@ import time
 
 
 class BuildClock:
-    """Wall seconds (and this process's CPU seconds) between `start` and `stop`, summed."""
+    """Wall seconds (and this process's CPU seconds, all threads) between `start` and `stop`, summed. Both may be repeated."""
 
     def __init__(self):
         self._wall = self._cpu = 0.0
         self._since: tuple[float, float] | None = None
 
     def start(self) -> None:
-        self._since = (time.perf_counter(), time.process_time())
+        if self._since is None:
+            self._since = (time.perf_counter(), time.process_time())
 
     def stop(self) -> None:
         if self._since is not None:

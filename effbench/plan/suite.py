@@ -118,10 +118,10 @@ def parse(text: str, where: str = "suite") -> Suite:
     name = table.get("name", "")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}", name):
         raise SuiteError(f"name = {name!r} is not a plain name", where=where, remedy="Use letters, digits, '.', '_' and '-'.")
-    _one_of(table.get("size", "quick"), SIZES, "size", where)
-    _one_of(table.get("dtype", "float32"), DTYPES, "dtype", where)
+    one_of(table.get("size", "quick"), SIZES, "size", where)
+    one_of(table.get("dtype", "float32"), DTYPES, "dtype", where)
     for device in table.get("devices", ["cpu"]):
-        _one_of(device, DEVICES, "device", where)
+        one_of(device, DEVICES, "device", where)
     report = table.get("report", {})
     _keys(report, REPORT, f"{where}: [report]")
     fronts = report.get("fronts", [])
@@ -150,7 +150,7 @@ def _keys(table: dict, known: dict, where: str) -> None:
             )
 
 
-def _one_of(value: str, known, what: str, where: str) -> None:
+def one_of(value: str, known, what: str, where: str) -> None:
     if value not in known:
         raise SuiteError(f"unknown {what} '{value}'", where=where, remedy=suggest(str(value), known))
 

@@ -1,0 +1,176 @@
+"""A process that has imported one framework and forks a fresh worker for every trial.
+
+Importing torch takes over a second; a fork of a process that has done it takes 20 ms. The nursery only imports: no thread,
+no device, no matmul before the fork. It also cleans up: a worker's process group dies with the worker, and what escaped the
+group (a daemon) is found because orphans are handed to the nursery. When the parent goes away, for whatever reason, the
+control socket closes and everything below ends.
+
+Protocol on the control socket (SOCK_SEQPACKET, one JSON object a message). In: {"op": "spawn", ...} with two file descriptors (command socket, log), or
+{"op": "kill", "pid"}. Out: {"pid"} after a spawn, {"exit": pid, "status": code} when a worker has ended.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import resource
+import select
+import shutil
+import signal
+import socket
+import sys
+from pathlib import Path
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+
+
+def prctl(option: int, value: int) -> None:
+    """Best effort: sandboxes without prctl still have process groups."""
+    try:
+        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+    except (OSError, AttributeError):
+        pass
+
+
+def main() -> None:
+    control = socket.socket(fileno=int(sys.argv[1]))
+    for module in filter(None, sys.argv[2].split(",")):
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            pass  # the worker says it, as the reason of its trial
+    importlib.import_module("effbench.run.worker")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    Nursery(control).serve()
+
+
+class Nursery:
+    def __init__(self, control: socket.socket):
+        self.control = control
+        self.homes: dict[int, str] = {}
+        self.wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+
+    def serve(self) -> None:
+        while True:
+            ready, _, _ = select.select([self.control, self.wake_read], [], [])
+            if self.wake_read in ready:
+                try:
+                    os.read(self.wake_read, 4096)
+                except BlockingIOError:
+                    pass
+                self.reap()
+            if self.control in ready:
+                data, fds, _, _ = socket.recv_fds(self.control, 65536, 2)
+                if not data:
+                    self.close()
+                request = json.loads(data)
+                if request["op"] == "spawn":
+                    self.spawn(request, fds)
+                else:
+                    self.kill(request["pid"])
+
+    def spawn(self, request: dict, fds: list[int]) -> None:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self.become_worker(request, fds)
+            finally:
+                os._exit(70)
+        for fd in fds:
+            os.close(fd)
+        self.homes[pid] = request["home"]
+        self.say({"pid": pid})
+
+    def become_worker(self, request: dict, fds: list[int]) -> None:
+        os.setsid()
+        prctl(PR_SET_CHILD_SUBREAPER, 0)
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self.control.close()
+        os.close(self.wake_read)
+        sink = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(sink, 0)
+        os.dup2(fds[1], 1)
+        os.dup2(fds[1], 2)
+        os.close(fds[1])
+        os.environ["HOME"] = os.environ["TMPDIR"] = request["home"]
+        os.environ.pop("XDG_CACHE_HOME", None)
+        os.chdir(request["home"])
+        if request["memory"]:
+            # RLIMIT_DATA and not RLIMIT_AS: frameworks reserve far more address space than they use.
+            resource.setrlimit(resource.RLIMIT_DATA, (request["memory"], request["memory"]))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        from .worker import main as work
+
+        work(socket.socket(fileno=fds[0]))
+        os._exit(0)
+
+    def reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid in self.homes:
+                self.end_group(pid)
+                shutil.rmtree(self.homes.pop(pid), ignore_errors=True)
+                self.say({"exit": pid, "status": os.waitstatus_to_exitcode(status)})
+
+    def end_group(self, pid: int) -> None:
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass
+        for stray in strays(set(self.homes)):
+            try:
+                os.kill(stray, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+    def kill(self, pid: int) -> None:
+        if pid in self.homes:
+            try:
+                os.killpg(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+    def say(self, message: dict) -> None:
+        try:
+            self.control.sendall(json.dumps(message).encode())
+        except OSError:
+            self.close()
+
+    def close(self) -> None:
+        for pid in list(self.homes):
+            self.kill(pid)
+        for stray in strays(set(self.homes)):
+            os.kill(stray, signal.SIGKILL)
+        for home in self.homes.values():
+            shutil.rmtree(home, ignore_errors=True)
+        os._exit(0)
+
+
+def strays(known: set[int]) -> list[int]:
+    """Children of this process that are no worker: orphans of a worker that left its process group."""
+    me, found = os.getpid(), []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[1]) == me and int(entry.name) not in known and fields[0] != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+if __name__ == "__main__":
+    main()

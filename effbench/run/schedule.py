@@ -1,0 +1,364 @@
+"""Runs the groups of a plan: tuning, prepared material, builds, rounds, scores; writes records as soon as they are final.
+
+Methods of one group are built one after the other, then their live workers are timed in rounds. Each round visits, case by
+case, every (method, knobs) in a seeded random order, so that a ratio compares two turns that lie close in time.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..api.record import identity, reading
+from ..plan.plan import Group, Plan
+from ..plan.trial import Trial
+from . import assemble
+from .assemble import Provenance, Timing
+from .journal import Journal
+from .materials import Materials
+from .progress import Progress
+from .supervisor import Child, Lost, Nurseries, Refused, cores
+from .tuning import choose
+
+LIVE = 8  # methods of a group that are in memory at once; larger groups are timed in parts, each beside the baseline
+LONG = 2.0  # s; a call above this is timed three times
+RESERVE = 5.0  # s kept back by --within for scores and records
+
+
+class OutOfTime(Exception):
+    """--within is over: stop cleanly, resumable."""
+
+
+@dataclass
+class Live:
+    """A built method whose worker waits for its turns."""
+
+    trial: Trial
+    child: Child
+    build: dict
+    timings: dict[tuple, Timing] = field(default_factory=dict)
+    failed: dict[tuple, tuple[str, str]] = field(default_factory=dict)
+
+
+@dataclass
+class Runner:
+    plan: Plan
+    journal: Journal
+    origin: Provenance
+    materials: Materials
+    progress: Progress
+    nurseries: Nurseries
+    until: float | None = None
+    clock: Callable[[], float] = time.monotonic
+
+    def run(self) -> None:
+        for group in self.plan.groups:
+            self.run_group(group)
+
+    # -- bookkeeping --------------------------------------------------------------------------------------------------
+
+    def done(self, trial: Trial) -> bool:
+        return all(self._identity(trial, case, dict(knobs)) in self.journal.done for case, knobs in trial.settings())
+
+    def _identity(self, trial: Trial, case: str, knobs: dict) -> tuple:
+        return identity(
+            {"role": trial.role, "key": trial.key, "case": case, "knobs": knobs, "environment": self.origin.environment}
+        )
+
+    def check_time(self, needed: float = 0.0) -> None:
+        if self.until is not None and self.clock() + needed + RESERVE > self.until:
+            raise OutOfTime
+
+    def allowed(self) -> float:
+        """Seconds a trial may use: its limit, and never past --within."""
+        limit = self.plan.suite.limits.seconds
+        return limit if self.until is None else max(1.0, min(limit, self.until - self.clock() - 1.0))
+
+    def write(self, trial: Trial, **parts) -> None:
+        found = assemble.record(trial, self.origin, data_digest=self.materials.digest(trial.data, trial.seed), **parts)
+        self.journal.write(found)
+        self.progress.finished(trial, found)
+
+    def fail(self, trial: Trial, status: str, reason: str, child: Child | None = None, *, settings=None, **parts) -> None:
+        """The same status for every case and knob setting that has no record yet."""
+        if self.until is not None and status == "timeout" and self.clock() > self.until - 2.0:
+            raise OutOfTime  # it was --within that ended it, not its own deadline
+        if child is not None and status not in ("skipped", "wrong") and child.log:
+            self.journal.write_log(trial.key, child.tail())
+        for case, knobs in settings or trial.settings():
+            self.write(trial, status=status, reason=reason, case=case, knobs=dict(knobs), **parts)
+
+    # -- groups -------------------------------------------------------------------------------------------------------
+
+    def run_group(self, group: Group) -> None:
+        for trial, reason in group.skipped:
+            if not self.done(trial):
+                self.fail(trial, "skipped", reason)
+        trials = [self.tuned(group, trial) for trial in group.trials]
+        waiting = [trial for trial in trials if not self.done(trial)]
+        for trial in trials:
+            if trial not in waiting:
+                self.progress.known(trial)
+        if not waiting:
+            return
+        if reason := self.materials.missing(group.data):
+            for trial in waiting:
+                self.fail(trial, "skipped", reason)
+            return
+        if not group.serve:
+            for trial in waiting:
+                self.check_time()
+                self.run_build_only(trial)
+            return
+        # The baseline leads every part of the group; it is measured again where only others are missing.
+        baseline = trials[0]
+        rest = [trial for trial in waiting if trial is not baseline]
+        parts = [rest[i : i + LIVE - 1] for i in range(0, len(rest), LIVE - 1)] or [[]]
+        lead: Live | None = None
+        try:
+            for part in parts:
+                self.check_time()
+                lead = self.run_part(group, baseline, lead, part)
+        finally:
+            if lead is not None:
+                lead.child.end()
+
+    def tuned(self, group: Group, trial: Trial) -> Trial:
+        """The trial at the settings that its tuning trials chose; unchanged where none are asked for."""
+        trials = group.tuning.get(trial.method)
+        if not trials:
+            return trial
+        for tuning in trials:
+            if not self.done(tuning):
+                self.check_time()
+                if reason := self.materials.missing(group.data):
+                    self.fail(tuning, "skipped", reason)
+                else:
+                    self.run_build_only(tuning)
+        found = [self.journal.done.get(self._identity(tuning, "", {})) for tuning in trials]
+        return choose(self.plan, group.task, trial, [item for item in found if item])
+
+    # -- one trial ----------------------------------------------------------------------------------------------------
+
+    def start(self, trial: Trial) -> Child:
+        nursery = self.nurseries.get(trial.backend, trial.device, trial.threads)
+        # CUDA maps far more than it uses, so the limit is only kept on the CPU.
+        memory = self.plan.suite.limits.memory if trial.device == "cpu" else 0
+        child = Child(nursery, memory, self.allowed(), progress=lambda text: self.progress.detail(trial, text))
+        try:
+            child.ask("open", **self.opening(trial))
+        except Lost:
+            child.end()
+            raise
+        return child
+
+    def opening(self, trial: Trial) -> dict:
+        registry = self.plan.registry
+        task, method = registry.task(trial.task), registry.method(trial.task, trial.method)
+        origins = {file.origin.package: file.origin for file in registry.files.values()}
+        like = None
+        if trial.like:
+            info = registry.method(trial.task, trial.like[0])
+            like = [info.file.absolute, info.cls, trial.like[1]]
+        budget = dict(vars(trial.budget).items()) if trial.budget else None
+        return {
+            "origins": [[o.package, str(o.folder), o.source] for o in origins.values()],
+            "task": [task.file.absolute, task.cls], "method": [method.file.absolute, method.cls, trial.params], "like": like,
+            "cores": cores(trial.threads)[0] if trial.device == "cpu" else [],
+            "trial": {
+                "backend": trial.backend, "device": trial.device, "threads": trial.threads, "dtype": trial.dtype, "size": trial.size,
+                "seed": trial.seed, "data": [trial.data.name, dict(trial.data.args)], "budget": budget, "replicates": trial.replicates, "tuning": trial.role == "tuning",
+            },
+        }  # fmt: skip
+
+    def built(self, trial: Trial) -> tuple[Child, dict]:
+        """A worker with the method built, or loaded from what an interrupted run saved."""
+        self.progress.phase(trial, "build")
+        prepared = self.materials.prepared(trial, self)
+        child = self.start(trial)
+        artifact = self.journal.folder / "artifacts" / trial.key
+        event = self.journal.built.get(trial.key)
+        restore = bool(event and event.get("saved") and artifact.is_dir())
+        try:
+            if not restore:
+                shutil.rmtree(artifact, ignore_errors=True)
+            answer = child.ask("build", prepared=prepared["path"], artifact=str(artifact) if trial.cases else "", restore=restore)
+        except Lost as lost:
+            child.end()
+            lost.child = child
+            raise
+        if restore:
+            answer = event["answer"]
+        elif trial.cases and artifact.is_dir() and any(artifact.iterdir()):
+            self.journal.write_event({"key": trial.key, "saved": True, "answer": answer})
+        answer["prepared"] = {k: v for k, v in prepared.items() if k != "path"}
+        return child, answer
+
+    def run_build_only(self, trial: Trial) -> None:
+        try:
+            child, answer = self.built(trial)
+        except Lost as lost:
+            self.fail(trial, lost.status, lost.reason, getattr(lost, "child", None))
+            return
+        child.end()
+        readings = {**answer["readings"], **answer["quality"]}
+        self.write(
+            trial,
+            readings=readings,
+            curve=answer["curve"],
+            prepared=answer["prepared"],
+            loaded=answer["loaded"],
+            notes=answer["notes"],
+        )
+
+    # -- rounds -------------------------------------------------------------------------------------------------------
+
+    def run_part(self, group: Group, baseline: Trial, lead: Live | None, part: list[Trial]) -> Live | None:
+        live: list[Live] = []
+        try:
+            if lead is None:
+                lead = self.open_live(baseline)
+            else:
+                lead.timings.clear()
+            if lead is not None:
+                live.append(lead)
+            for trial in part:
+                self.check_time()
+                found = self.open_live(trial)
+                if found is not None:
+                    live.append(found)
+            if live:
+                self.rounds(group, live, lead)
+                for item in live:
+                    self.finish(item, lead)
+        finally:
+            for item in live:
+                if item is not lead:
+                    item.child.end()
+                    shutil.rmtree(self.journal.folder / "artifacts" / item.trial.key, ignore_errors=True)
+        return lead if lead is not None and lead.child.alive else None
+
+    def open_live(self, trial: Trial) -> Live | None:
+        child = None
+        try:
+            child, answer = self.built(trial)
+            child.ask("open_serve")
+        except Lost as lost:
+            child = child or getattr(lost, "child", None)
+            self.fail(trial, lost.status, lost.reason, child)
+            if child is not None:
+                child.end()
+            return None
+        return Live(trial, child, answer)
+
+    def rounds(self, group: Group, live: list[Live], lead: Live | None) -> None:
+        limits = self.plan.suite.limits
+        rng = random.Random(f"{group.seed}-{group.task.name}-{group.data}")
+        for number in range(limits.rounds):
+            open_cases = list(dict.fromkeys(case for item in live for case, _ in item.trial.settings()))
+            rng.shuffle(open_cases)
+            visited = False
+            for case in open_cases:
+                turns = [(item, setting) for item, setting in self.turns(live, case, lead)]
+                if all(self.enough(item, setting, number) for item, setting in turns):
+                    continue
+                self.check_time()
+                rng.shuffle(turns)
+                visited = True
+                done = {(id(item), setting): self.turn(item, setting, number) for item, setting in turns}
+                self.ratios(live, lead, case, done)
+            if not visited:
+                break
+            self.progress.round(group, number + 1, limits.rounds)
+
+    def turns(self, live: list[Live], case: str, lead: Live | None) -> Iterator[tuple[Live, tuple]]:
+        for item in live:
+            for setting in item.trial.settings():
+                if setting[0] == case and setting not in item.failed and item.child.alive:
+                    yield item, setting
+
+    def enough(self, item: Live, setting: tuple, number: int) -> bool:
+        timing = item.timings.get(setting)
+        if timing is None or not timing.wall or number < 3:
+            return False
+        return timing.wall[-1] > LONG or timing.spent >= self.plan.suite.limits.serve
+
+    def turn(self, item: Live, setting: tuple, number: int) -> dict | None:
+        case, knobs = setting
+        try:
+            answer = item.child.ask(
+                "turn", case=case, knobs=[list(pair) for pair in knobs], seconds=self.plan.suite.limits.turn, first=number
+            )
+        except Lost as lost:
+            self.lost(item, setting, lost)
+            return None
+        item.timings.setdefault(setting, Timing.empty()).add(answer)
+        return answer
+
+    def lost(self, item: Live, setting: tuple, lost: Lost) -> None:
+        """A failed call ends its own (case, knobs); a lost worker ends all that are left of its trial."""
+        if isinstance(lost, Refused):
+            item.failed[setting] = (lost.status, lost.reason)
+            return
+        for other in item.trial.settings():
+            item.failed.setdefault(other, (lost.status, lost.reason))
+
+    def ratios(self, live: list[Live], lead: Live | None, case: str, done: dict) -> None:
+        """Ratios to the baseline's first knob setting, turn by turn, in the round just made."""
+        if lead is None:
+            return
+        base = next((setting for setting in lead.trial.settings() if setting[0] == case), None)
+        if done.get((id(lead), base)) is None:
+            return
+        reference = lead.timings[base]
+        for item in live:
+            for setting in item.trial.settings():
+                if setting[0] == case and done.get((id(item), setting)) is not None:
+                    timing = item.timings[setting]
+                    timing.ratios.append(timing.wall[-1] / reference.wall[-1])
+                    if reference.cpu[-1] > 0 and timing.cpu[-1] > 0:
+                        timing.cpu_ratios.append(timing.cpu[-1] / reference.cpu[-1])
+
+    def finish(self, item: Live, lead: Live | None) -> None:
+        """Counts, memory and scores after the last timed call, then the records."""
+        trial, build = item.trial, item.build
+        shared = {"prepared": build["prepared"], "loaded": build["loaded"], "curve": build["curve"]}
+        baseline = lead.trial.method if lead is not None else ""
+        for setting in trial.settings():
+            case, knobs = setting
+            if self._identity(trial, case, dict(knobs)) in self.journal.done:
+                continue
+            if setting not in item.failed:
+                self.progress.phase(trial, f"score {case}")
+                try:
+                    answer = item.child.ask("finish", case=case, knobs=[list(pair) for pair in knobs])
+                except Lost as lost:
+                    self.lost(item, setting, lost)
+            if setting in item.failed:
+                status, reason = item.failed[setting]
+                self.fail(trial, status, reason, item.child, settings=[setting], readings=build["readings"], **shared)
+                continue
+            timing = item.timings[setting]
+            items = answer["readings"]["serve.items"]["value"]
+            readings = {
+                **build["readings"],
+                **timing.readings(items, trial.device),
+                **answer["readings"],
+                "serve.energy": energy(trial.device),
+            }
+            self.write(
+                trial, case=case, knobs=dict(knobs), readings=readings, samples=timing.samples(), baseline=baseline,
+                notes=[*build["notes"], *answer["notes"]] or None, **shared,
+            )  # fmt: skip
+
+
+def energy(device: str) -> dict:
+    return reading(None, "J", reason="no energy sensor" if device == "cpu" else "the window is shorter than 2 s")
+
+
+def ended(folder: Path) -> None:
+    shutil.rmtree(folder / "artifacts", ignore_errors=True)

@@ -1,0 +1,181 @@
+"""The child's side: reads commands from its socket, drives a Session, answers with plain JSON.
+
+An exception in a method becomes a status and a reason; it never ends more than its own trial.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import socket
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from ..api.errors import EffbenchError, Wrong
+from ..api.values import Budget, Data
+from ..backends import get
+from ..plan.origins import Origin, loaded_digest, mount
+from .session import Session, Skipped
+
+TURN_SAMPLES = 30  # raw samples that one turn sends back
+
+
+class Worker:
+    def __init__(self, channel: socket.socket):
+        self.channel = channel
+        self.session: Session | None = None
+        self.backend: Any = None
+        self.origins: list[Origin] = []
+
+    def serve(self) -> None:
+        stream = self.channel.makefile("rb")
+        for line in stream:
+            request = json.loads(line)
+            try:
+                answer = getattr(self, "do_" + request.pop("op"))(**request)
+                self.send({"status": "ok", **(answer or {})})
+            except BaseException as error:
+                self.send(self.failure(error))
+                if isinstance(error, (SystemExit, KeyboardInterrupt)):
+                    return
+
+    def send(self, message: dict) -> None:
+        self.channel.sendall(json.dumps(message, default=float).encode() + b"\n")
+
+    def failure(self, error: BaseException) -> dict:
+        traceback.print_exc()
+        if self.backend is not None and self.backend.is_out_of_memory(error):
+            return {"status": "memory", "reason": f"out of memory: {first_line(error)}"}
+        if isinstance(error, MemoryError):
+            return {"status": "memory", "reason": "out of memory"}
+        if isinstance(error, Wrong):
+            return {"status": "wrong", "reason": first_line(error)}
+        if isinstance(error, Skipped):
+            return {"status": "skipped", "reason": first_line(error)}
+        if isinstance(error, NotImplementedError):
+            return {"status": "skipped", "reason": first_line(error) or "not implemented"}
+        if isinstance(error, EffbenchError):
+            return {"status": "error", "reason": str(error)}
+        return {"status": "error", "reason": f"{type(error).__name__}: {first_line(error)}{place(error)}"}
+
+    # -- commands -----------------------------------------------------------------------------------------------------
+
+    def do_open(self, *, origins: list, task: list, method: list, like: list | None, trial: dict, cores: list[int]) -> dict:
+        """Load the technique from its folder, settle threads and cores."""
+        if cores and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, cores)
+        self.origins = [Origin(package, Path(folder), source) for package, folder, source in origins]
+        for origin in self.origins:
+            mount(origin)
+        start = time.perf_counter()
+        self.backend = get(trial["backend"])
+        reason = self.backend.available(trial["device"])
+        if reason:
+            raise Skipped(reason)
+        self.backend.pin_threads(trial["threads"])
+        task_class, method_class = load(task), load(method[:2])
+        like_class = load(like[:2]) if like else None
+        self.session = Session(
+            task_class(), lambda: method_class(**method[2]), backend=self.backend, data=Data(trial["data"][0], trial["data"][1]),
+            size=trial["size"], seed=trial["seed"], device=trial["device"], dtype=trial["dtype"], threads=trial["threads"],
+            budget=Budget(**trial["budget"]) if trial["budget"] else None, like=(lambda: like_class(**like[2])) if like else None,
+            replicates=trial["replicates"], tuning=trial["tuning"], announce=lambda text: self.send({"progress": text}),
+        )  # fmt: skip
+        own = next(origin for origin in self.origins if method[0].split(".")[0] == origin.package.split(".")[0])
+        return {"loaded": loaded_digest(own), "import": time.perf_counter() - start}
+
+    def do_prepare(self, *, path: str) -> dict:
+        """Make the prepared material and keep it as npz, by rename so that a torn file is never read."""
+        import numpy as np
+
+        made, seconds = self.session.prepare()
+        target = Path(path)
+        partial = target.with_name(f".{target.name}.{os.getpid()}")
+        arrays = {name: np.asarray(value) for name, value in made.items()}
+        bad = [name for name, value in arrays.items() if value.dtype.hasobject]
+        if bad:
+            raise Wrong(f"prepared material {bad} holds Python objects; only arrays, numbers and text can be kept")
+        with open(partial, "wb") as file:
+            np.savez(file, **arrays)
+        os.replace(partial, target)
+        return {"seconds": seconds, "bytes": target.stat().st_size}
+
+    def do_build(self, *, prepared: str, artifact: str, restore: bool) -> dict:
+        session = self.session
+        self.prepared = read_prepared(prepared)
+        session.build(self.prepared, restore=Path(artifact) if restore else None)
+        if not restore and artifact:
+            session.store(Path(artifact))
+        return {"readings": session.build_readings, "quality": session.quality, "curve": session.curve, "notes": session.notes,
+                "loaded": self.do_digest()["loaded"]}  # fmt: skip
+
+    def do_digest(self) -> dict:
+        module = type(self.session.method).__module__
+        own = next(origin for origin in self.origins if module.split(".")[0] == origin.package.split(".")[0])
+        return {"loaded": loaded_digest(own)}
+
+    def do_open_serve(self) -> dict:
+        self.session.open_serve(self.prepared)
+        return {}
+
+    def do_turn(self, *, case: str, knobs: list, seconds: float, first: int) -> dict:
+        from ..measure.latency import turn
+
+        setting = (case, tuple((name, value) for name, value in knobs))
+        call, batches = self.session.call(setting), self.session.batches(case)
+        start = time.perf_counter()
+        timed = turn(call, batches, seconds=seconds, synchronise=self.session.backend.synchronise, first=first)
+        self.session.remember(setting, timed.last_index, timed.last_output)
+        return {
+            "wall": thin(timed.wall),
+            "cpu": thin(timed.cpu),
+            "calls": timed.calls,
+            "first": timed.first,
+            "spent": time.perf_counter() - start,
+        }
+
+    def do_finish(self, *, case: str, knobs: list) -> dict:
+        setting = (case, tuple((name, value) for name, value in knobs))
+        return {"readings": self.session.finish(setting), "notes": self.session.notes}
+
+
+def thin(values: list[float]) -> list[float]:
+    """At most TURN_SAMPLES of them, evenly, in order."""
+    step = max(1, -(-len(values) // TURN_SAMPLES))
+    return values[::step]
+
+
+def load(reference: list) -> type:
+    module, name = reference[:2]
+    return getattr(importlib.import_module(module), name)
+
+
+def read_prepared(path: str) -> dict:
+    import numpy as np
+
+    if not path:
+        return {}
+    with np.load(path, allow_pickle=False) as stored:
+        return {name: stored[name] if stored[name].ndim else stored[name].item() for name in stored.files}
+
+
+def first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return text[0][:240] if text else ""
+
+
+def place(error: BaseException) -> str:
+    """Where in a technique's own file it happened; the deepest frame that is not effbench's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    engine = str(Path(__file__).resolve().parents[1])
+    own = [frame for frame in frames if not frame.filename.startswith(engine) and "site-packages/torch" not in frame.filename]
+    return f" ({Path(own[0].filename).name}:{own[0].lineno})" if own else ""
+
+
+def main(channel: socket.socket) -> None:
+    sys.stdout.reconfigure(line_buffering=True)
+    Worker(channel).serve()

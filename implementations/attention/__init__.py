@@ -1,0 +1,1 @@
+"""Attention: exact softmax attention and what wants to replace it."""

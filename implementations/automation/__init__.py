@@ -1,0 +1,1 @@
+"""Automation: searching settings under a budget of epochs, replayed from a table of trained networks."""

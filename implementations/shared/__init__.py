@@ -1,0 +1,1 @@
+"""What several areas share: networks, corpora, and their cost formulas."""
