@@ -6,7 +6,7 @@ Left out: compressed codes, balanced or hierarchical clustering, search threads 
 
 A batch is searched partition by partition: queries that look into the same partition share one matrix product over its
 contiguous rows. The Python loop runs over visited partitions, never over queries; one query loops over its leaves. On a GPU that
-loop is bound by kernel launches, and exact search is faster until the base is large.
+loop is bound by kernel launches: on a small base exact search is faster there.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ class VectorIndex(Method):
         return self.index(self.accept(given), given, run)
 
     def accept(self, given: Given) -> np.ndarray:
-        """The base as `index` gets it; sets `metric`, `rows`, `d`. `load` must call it as well. ValueError for what cannot be searched."""
+        """The base as `index` gets it; sets `metric`, `rows`, `d`. `load` calls it as well. ValueError for what cannot be searched."""
         if given.metric not in METRICS:
             raise ValueError(f"unknown metric '{given.metric}' (known: {', '.join(METRICS)})")
         base = as_vectors(given.base, "the base")

@@ -155,8 +155,10 @@ def test_bad_input_is_refused(cls, settings):
     method = built(cls, base, **settings)
     put = method.run.put
     for queries, words in [
-        (base[:2, :3], "4 dimensions"), (base[0], r"\[n, d\]"), (put(base[0]), "4 dimensions"), (put(base[:2] * np.float32(np.nan)), "NaN"),
-        (np.where(base[:2] > 0, np.inf, 1), "infinity"), (base[:2].astype(np.float64) * 1e200, "too large"), ([["a"] * 4], "real numbers"),
+        (base[:2, :3], "4 dimensions"), (base[0], r"\[n, d\]"), (put(base[0]), "4 dimensions"),
+        (put(base[:2] * np.float32(np.nan)), "NaN"),
+        (np.where(base[:2] > 0, np.inf, 1), "infinity"), (base[:2].astype(np.float64) * 1e200, "too large"),
+        ([["a"] * 4], "real numbers"),
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=words):
             method.search(queries, 3)
