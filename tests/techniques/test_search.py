@@ -230,6 +230,16 @@ def test_torch_counts_the_flops_of_the_formula():
             assert method.flops("serve", None, method.run._counts).executed == counter.get_total_flops()
 
 
+def test_a_jax_trace_counts_the_flops_of_the_formula():
+    from effbench.measure.flops import count
+
+    base = np.random.default_rng(0).standard_normal((3000, 16), np.float32)
+    method = built(exact_jax.ExactJax, base)
+    batch = method.run.put(base[:20])
+    expected = method.flops("serve", None, {"queries": 20}).executed
+    assert count(lambda: method.search(batch, 10), "jax").executed == expected
+
+
 def test_the_whole_trial_at_smoke_size():
     out = exercise(VectorSearch, exact.Exact)
     for case in ("batch-256", "one-by-one"):
