@@ -107,7 +107,9 @@ class FavorPlus(Attention):
             sums = 4.0 * padded * m * (d + 1) + 2.0 * padded * chunk * (m + d + 1)
         else:
             sums = 4.0 * n * m * d
-        return Flops(heads * (maps + sums), useful=heads * 8.0 * n * m * d, dense=heads * 4.0 * n * n * d, other=heads * 12.0 * n * m)
+        return Flops(
+            heads * (maps + sums), useful=heads * 8.0 * n * m * d, dense=heads * 4.0 * n * n * d, other=heads * 12.0 * n * m
+        )
 
 
 class FavorPlusPlus(FavorPlus):

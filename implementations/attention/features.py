@@ -26,7 +26,10 @@ def draw(rng: np.random.Generator, heads: int, count: int, d: int, orthogonal: b
     if not orthogonal:
         return rng.standard_normal((heads, count, d))
     blocks = -(-count // d)
-    directions, _ = np.linalg.qr(rng.standard_normal((heads, blocks, d, d)))
+    directions, r = np.linalg.qr(rng.standard_normal((heads, blocks, d, d)))
+    # LAPACK fixes the signs of Q (the first column always points to one side): without the signs of R it is not uniform, and
+    # the estimate is biased, by 7 % of the kernel at d = 8, |x + y| = 1.
+    directions = directions * np.sign(np.diagonal(r, axis1=-2, axis2=-1))[..., None, :]
     rows = directions.swapaxes(-1, -2).reshape(heads, blocks * d, d)[:, :count]
     return rows * np.linalg.norm(rng.standard_normal((heads, count, d)), axis=-1, keepdims=True)
 
