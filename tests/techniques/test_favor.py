@@ -174,7 +174,7 @@ def test_orthogonal_rows_lower_the_variance():
     x, y = pair(d, z)
     errors = {}
     for orthogonal in (True, False):
-        w = features.draw(RNG(4), 4000, d, d, orthogonal)
+        w = features.draw(RNG(4), 20_000, d, d, orthogonal)
         estimate = (phi(x, w, 0.0) * phi(y, w, 0.0)).mean(-1)
         unbiased(estimate, math.exp(x @ y))
         errors[orthogonal] = (estimate - math.exp(x @ y)) ** 2

@@ -5,11 +5,9 @@ types, layouts or speed: those are for the tests with a GPU (test_favor_gpu.py).
 """
 
 import contextlib
-import importlib.util
 import sys
 import types
 from pathlib import Path
-
 
 import numpy as np
 import pytest
