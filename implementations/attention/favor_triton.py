@@ -7,8 +7,11 @@ Arrays are contiguous: tokens [head, n, D], w [heads, M, D], partial sums [head,
 import triton
 import triton.language as tl
 
+# Lengths and counts change from call to call: no variant of a kernel for n = 1 or n divisible by 16.
+compiled = triton.jit(do_not_specialize=["n", "span", "parts", "each", "heads"])
 
-@triton.jit
+
+@compiled
 def keys(
     K, V, W, A, TOP, SUM, ACC, n, span, heads, slope, half, M: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr,
     TOKENS: tl.constexpr,
@@ -46,7 +49,7 @@ def keys(
     tl.store(ACC + to[:, None] * D + dims[None, :], acc)
 
 
-@triton.jit
+@compiled
 def merge(
     TOP, SUM, ACC, W, A, BIAS, MEANS, parts, heads, twice, M: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr
 ):  # fmt: skip
@@ -71,7 +74,7 @@ def merge(
     tl.store(MEANS + at, (acc / total[:, None]).to(MEANS.dtype.element_ty))
 
 
-@triton.jit
+@compiled
 def queries(
     Q, W, A, BIAS, MEANS, OUT, n, each, heads, slope, M: tl.constexpr, D: tl.constexpr, TOKENS: tl.constexpr
 ):  # fmt: skip
@@ -95,7 +98,7 @@ def queries(
         tl.store(OUT + at, out.to(OUT.dtype.element_ty), mask=inside[:, None])
 
 
-@triton.jit
+@compiled
 def prefix(TOP, SUM, ACC, parts, M: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr):
     """In place: the sums of each part become those of all parts before it; nothing yet is (-inf, 0, 0).
 
@@ -125,7 +128,7 @@ def prefix(TOP, SUM, ACC, parts, M: tl.constexpr, D: tl.constexpr, ROWS: tl.cons
         top = new
 
 
-@triton.jit
+@compiled
 def causal(
     Q, K, V, W, A, TOP, SUM, ACC, OUT, n, span, heads, slope, half, log2e, M: tl.constexpr, D: tl.constexpr, TOKENS: tl.constexpr
 ):  # fmt: skip
@@ -174,7 +177,7 @@ def causal(
         top = new
 
 
-@triton.jit
+@compiled
 def moments(X, MOMENTS, n, span, D: tl.constexpr, TOKENS: tl.constexpr):
     """Sums over one span of x and of x^2, [head, part, 2, D]."""
     head = tl.program_id(0).to(tl.int64)
@@ -194,7 +197,7 @@ def moments(X, MOMENTS, n, span, D: tl.constexpr, TOKENS: tl.constexpr):
     tl.store(MOMENTS + at + D, squares)
 
 
-@triton.jit
+@compiled
 def optimum(QUERIES, KEYS, A, parts, inverse, scale, D: tl.constexpr):
     """A* of a head from the moments of its queries and keys; `inverse` = 1 / n, `scale` = 1 / sqrt(D)."""
     head = tl.program_id(0).to(tl.int64)

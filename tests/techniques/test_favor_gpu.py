@@ -10,9 +10,7 @@ import statistics
 
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch")
-
+import torch
 from effbench_implementations.attention import favor_kernels
 from effbench_implementations.attention.favor import FavorPlus, FavorPlusPlus
 from effbench_implementations.attention.sdpa import Sdpa
@@ -59,14 +57,21 @@ def explicit(method, q, k, v):
     return weights @ v / weights.sum(-1, keepdim=True)
 
 
-@pytest.mark.parametrize("cls", [FavorPlus, FavorPlusPlus])
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize(("dim", "count"), [(64, 128), (16, 16), (128, 128), (32, 256), (64, 256)])
+@pytest.mark.parametrize(
+    ("cls", "dtype", "dim", "count"),
+    [
+        (FavorPlus, "bfloat16", 64, 128),
+        (FavorPlusPlus, "bfloat16", 64, 128),
+        (FavorPlusPlus, "float16", 64, 128),
+        (FavorPlus, "bfloat16", 16, 16),
+        (FavorPlusPlus, "bfloat16", 128, 256),
+    ],
+)
 def test_kernels_compute_the_quadratic_form(cls, causal, dtype, dim, count):
     shape = {"heads": 3, "dim": dim, "batch": 2}
     method = built(cls, causal, dtype=dtype, features=count, kernel="triton", **shape)
-    for n in (1, 63, 64, 65, 1000) if (dim, count) == (64, 128) else (300,):
+    for n in (1, 63, 64, 65, 1000):
         x = inputs(n, dtype=getattr(torch, dtype), scale=0.7, **shape)
         out, expected = method.attend(*x).double(), explicit(method, *x)
         error = ((out - expected).norm() / expected.norm()).item()

@@ -104,7 +104,7 @@ def mounted(text=None):
     """The kernels' module over the stand-in; `text` replaces its source."""
     language = Language("triton.language")
     fake = types.ModuleType("triton")
-    fake.jit, fake.language = (lambda function: Launcher(function, language)), language
+    fake.jit, fake.language = (lambda **options: lambda function: Launcher(function, language)), language
     saved = {name: sys.modules.pop(name) for name in ("triton", "triton.language") if name in sys.modules}
     sys.modules |= {"triton": fake, "triton.language": language}
     try:
