@@ -30,6 +30,8 @@ def unfit(features: int, head_dim: int, device: str, dtype: str) -> str:
         return f"the Triton kernels are for float16 and bfloat16, not {dtype}"
     if features not in (16, 32, 64, 128, 256) or head_dim not in (16, 32, 64, 128):
         return f"the Triton kernels take 16 to 256 features and heads of 16 to 128, powers of two, not {features} and {head_dim}"
+    if features * head_dim > 1 << 14:
+        return f"the state of {features} features for heads of {head_dim} does not fit the chip's shared memory"
     try:
         import triton  # noqa: F401
     except ImportError:
