@@ -34,7 +34,7 @@ class Journal:
     @contextlib.contextmanager
     def open(cls, folder: Path, *, suite: str, text: str, fresh: bool = False) -> Iterator[Journal]:
         """Lock the folder, read what is finished, cut off a torn last line. `fresh` moves earlier records aside."""
-        journal = cls(Path(folder))
+        journal = cls(Path(folder).absolute())  # workers live in another folder
         try:
             journal.folder.mkdir(parents=True, exist_ok=True)
             journal._lock = os.open(journal.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)

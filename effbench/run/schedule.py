@@ -6,6 +6,7 @@ case, every (method, knobs) in a seeded random order, so that a ratio compares t
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import time
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..api.errors import RecordError, RunError
 from ..api.record import identity, reading
 from ..plan.plan import Group, Plan
 from ..plan.trial import Trial
@@ -21,9 +23,10 @@ from .assemble import Provenance, Timing
 from .journal import Journal
 from .materials import Materials
 from .progress import Progress
-from .supervisor import Child, Lost, Nurseries, Refused, cores
+from .supervisor import Child, Lost, Nurseries, Refused, cores, plain
 from .tuning import choose
 
+PROBE = 1 << 18  # bytes that must still go onto a disk which is not full
 LIVE = 8  # methods of a group that are in memory at once; larger groups are timed in parts, each beside the baseline
 LONG = 2.0  # s; a call above this is timed three times
 RESERVE = 5.0  # s kept back by --within for scores and records
@@ -80,13 +83,28 @@ class Runner:
 
     def write(self, trial: Trial, **parts) -> None:
         found = assemble.record(trial, self.origin, data_digest=self.materials.digest(trial.data, trial.seed), **parts)
-        self.journal.write(found)
+        try:
+            self.journal.write(found)
+        except (RecordError, ValueError, TypeError) as error:
+            # What a method put into its readings may not end the run.
+            reason = f"its record cannot be written: {plain(str(error), 300)}"
+            kept = {name: parts[name] for name in ("case", "knobs") if name in parts}
+            found = assemble.record(trial, self.origin, status="error", reason=reason, **kept)
+            self.journal.write(found)
         self.progress.finished(trial, found)
 
     def fail(self, trial: Trial, status: str, reason: str, child: Child | None = None, *, settings=None, **parts) -> None:
         """The same status for every case and knob setting that has no record yet."""
         if self.until is not None and status == "timeout" and self.clock() > self.until - 2.0:
             raise OutOfTime  # it was --within that ended it, not its own deadline
+        if status == "full":
+            status = "error"
+            for folder in (self.journal.folder, self.materials.cache):
+                if problem := full(folder):
+                    raise RunError(
+                        f"cannot write ({problem}); {len(self.journal.done)} finished records are safe", where=str(folder),
+                        remedy="Free space and start the same command again: it resumes.",
+                    )  # fmt: skip
         if child is not None and status not in ("skipped", "wrong") and child.log:
             self.journal.write_log(trial.key, child.tail())
         for case, knobs in settings or trial.settings():
@@ -183,10 +201,18 @@ class Runner:
         artifact = self.journal.folder / "artifacts" / trial.key
         event = self.journal.built.get(trial.key)
         restore = bool(event and event.get("saved") and artifact.is_dir())
+        notes = []
+        if restore:
+            try:
+                child.ask("build", prepared=prepared["path"], artifact=str(artifact), restore=True)
+            except Lost as lost:
+                child.end()
+                notes.append(f"what an interrupted run had saved could not be loaded ({lost.reason[:160]}); built again")
+                restore, child = False, self.start(trial)
         try:
             if not restore:
                 shutil.rmtree(artifact, ignore_errors=True)
-            answer = child.ask("build", prepared=prepared["path"], artifact=str(artifact) if trial.cases else "", restore=restore)
+                answer = child.ask("build", prepared=prepared["path"], artifact=str(artifact) if trial.cases else "", restore=False)
         except Lost as lost:
             child.end()
             lost.child = child
@@ -195,6 +221,7 @@ class Runner:
             answer = event["answer"]
         elif trial.cases and artifact.is_dir() and any(artifact.iterdir()):
             self.journal.write_event({"key": trial.key, "saved": True, "answer": answer})
+        answer["notes"] = [*answer["notes"], *notes]
         answer["prepared"] = {k: v for k, v in prepared.items() if k != "path"}
         return child, answer
 
@@ -354,6 +381,21 @@ class Runner:
                 trial, case=case, knobs=dict(knobs), readings=readings, samples=timing.samples(), baseline=baseline,
                 notes=[*build["notes"], *answer["notes"]] or None, **shared,
             )  # fmt: skip
+
+
+def full(folder: Path) -> str:
+    """What keeps this process from writing a small file there, or ""."""
+    probe = folder / f".probe-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(probe, "wb") as file:
+            file.write(bytes(PROBE))
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.strerror or str(error)
+    finally:
+        probe.unlink(missing_ok=True)
+    return ""
 
 
 def energy(device: str) -> dict:

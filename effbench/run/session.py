@@ -143,6 +143,8 @@ class Session:
                 for step in result:
                     if not isinstance(step, Step):
                         raise Wrong(f"build yielded {type(step).__name__}, not Step")
+                    if not (step.steps >= 0 and step.samples >= 0):
+                        raise Wrong(f"build yielded a negative Step ({step.steps} steps, {step.samples} samples)")
                     clock.stop()
                     if run.exhausted:
                         # The step after the last allowed one: its work is not part of the budget any more.
@@ -287,6 +289,8 @@ class Session:
             output = call(batches[0])
         finally:
             run._counting = False
+        if not close(self.backend.to_numpy(output), outputs[0]):
+            raise Wrong("a counted call answered differently from an uncounted call on the same input")
         counts = dict(run._counts)
         items = self.task.items(batches[0], output)
         readings["serve.items"] = reading(items, "item")
@@ -322,6 +326,8 @@ class Session:
         for name in {name: None for score in scores for name in score}:
             values = [score[name] for score in scores if name in score]
             if isinstance(values[0], Curve):
+                if not all(np.isfinite(np.asarray(axis, dtype=np.float64)).all() for c in values for axis in (c.x, c.y)):
+                    raise Wrong(f"curve '{name}' has numbers that are not finite")
                 curves.update(mean_curve(name, values))
                 continue
             if name not in self.task.metrics:

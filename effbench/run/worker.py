@@ -6,6 +6,7 @@ An exception in a method becomes a status and a reason; it never ends more than 
 from __future__ import annotations
 
 import importlib
+import errno
 import json
 import os
 import socket
@@ -21,12 +22,15 @@ from ..backends import get
 from ..plan.origins import Origin, loaded_digest, mount
 from .session import Session, Skipped
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 TURN_SAMPLES = 30  # raw samples that one turn sends back
 
 
 class Worker:
     def __init__(self, channel: socket.socket):
         self.channel = channel
+        self.pid = os.getpid()
+        self.id = 0  # of the request that is being answered
         self.session: Session | None = None
         self.backend: Any = None
         self.origins: list[Origin] = []
@@ -35,6 +39,7 @@ class Worker:
         stream = self.channel.makefile("rb")
         for line in stream:
             request = json.loads(line)
+            self.id = request.pop("id")
             try:
                 answer = getattr(self, "do_" + request.pop("op"))(**request)
                 self.send({"status": "ok", **(answer or {})})
@@ -44,10 +49,15 @@ class Worker:
                     return
 
     def send(self, message: dict) -> None:
-        self.channel.sendall(json.dumps(message, default=float).encode() + b"\n")
+        if os.getpid() != self.pid:
+            os._exit(70)  # a method forked and its child came back into the engine
+        self.channel.sendall(json.dumps({"id": self.id, **message}, default=float).encode() + b"\n")
 
     def failure(self, error: BaseException) -> dict:
-        traceback.print_exc()
+        try:
+            traceback.print_exc()
+        except Exception:
+            pass  # a method may have closed or replaced stderr
         if self.backend is not None and self.backend.is_out_of_memory(error):
             return {"status": "memory", "reason": f"out of memory: {first_line(error)}"}
         if isinstance(error, MemoryError):
@@ -59,7 +69,10 @@ class Worker:
         if isinstance(error, NotImplementedError):
             return {"status": "skipped", "reason": first_line(error) or "not implemented"}
         if isinstance(error, EffbenchError):
-            return {"status": "error", "reason": str(error)}
+            return {"status": "error", "reason": text_of(error)[:600]}
+        if isinstance(error, OSError) and error.errno in FULL:
+            # The parent looks whether that is so; it is not the method's fault then.
+            return {"status": "full", "reason": f"{type(error).__name__}: {first_line(error)}{place(error)}"}
         return {"status": "error", "reason": f"{type(error).__name__}: {first_line(error)}{place(error)}"}
 
     # -- commands -----------------------------------------------------------------------------------------------------
@@ -164,8 +177,15 @@ def read_prepared(path: str) -> dict:
 
 
 def first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
+    text = text_of(error).strip().splitlines()
     return text[0][:240] if text else ""
+
+
+def text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return ""
 
 
 def place(error: BaseException) -> str:
