@@ -140,7 +140,7 @@ class Runner:
         try:
             for part in parts:
                 self.check_time()
-                lead = self.run_part(group, baseline, lead, part)
+                lead = self.run_part(group, baseline, lead, part, last=part is parts[-1])
         finally:
             if lead is not None:
                 lead.child.end()
@@ -244,7 +244,7 @@ class Runner:
 
     # -- rounds -------------------------------------------------------------------------------------------------------
 
-    def run_part(self, group: Group, baseline: Trial, lead: Live | None, part: list[Trial]) -> Live | None:
+    def run_part(self, group: Group, baseline: Trial, lead: Live | None, part: list[Trial], *, last: bool) -> Live | None:
         live: list[Live] = []
         try:
             if lead is None:
@@ -266,6 +266,8 @@ class Runner:
             for item in live:
                 if item is not lead:
                     item.child.end()
+                # What an interrupted run saved stays: the next one loads it instead of building again.
+                if self.done(item.trial) and (item is not lead or last):
                     shutil.rmtree(self.journal.folder / "artifacts" / item.trial.key, ignore_errors=True)
         return lead if lead is not None and lead.child.alive else None
 
@@ -400,7 +402,3 @@ def full(folder: Path) -> str:
 
 def energy(device: str) -> dict:
     return reading(None, "J", reason="no energy sensor" if device == "cpu" else "the window is shorter than 2 s")
-
-
-def ended(folder: Path) -> None:
-    shutil.rmtree(folder / "artifacts", ignore_errors=True)

@@ -51,8 +51,8 @@ SERVING = [
     ("shape", "wrong", "shape"),
     ("dtype", "wrong", "float64, not integers"),
     ("duplicates", "wrong", "twice"),
-    ("nothing", "error", ""),
-    ("objects", "error", ""),
+    ("nothing", "error", "TypeError"),
+    ("objects", "wrong", "answered differently"),
     ("yesterday", "wrong", ""),
     ("two-faced", "wrong", "timed call answered differently"),
     ("two-faced-count", "wrong", "counted call answered differently"),
@@ -173,7 +173,7 @@ def test_no_process_is_left_over(hostile):
 def test_nothing_of_a_method_stays_in_this_process(hostile):
     import numpy as np
 
-    assert np.argsort is not None
+    assert np.sort is not None
     assert os.environ.get("PATH")
     assert Path.cwd() != Path("/") or not str(HERE).startswith(str(Path.cwd()))
 

@@ -48,13 +48,13 @@ class Chain(Answers):
     def build(self, given, run):
         """Each link in a session of its own: ending one frees the next."""
         self.base = given["base"]
+        worker = os.getpid()
         for _ in range(4):
             if os.fork():
-                if os.getsid(0) != os.getpid():
-                    return
-                beat_for_ever(self.name)
+                break
             os.setsid()
-        beat_for_ever(self.name)
+        if os.getpid() != worker:
+            beat_for_ever(self.name)
 
 
 class Twins(Answers):

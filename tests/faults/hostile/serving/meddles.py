@@ -85,7 +85,7 @@ class Globals(Answers):
         np.seterr(all="raise")
         os.environ.clear()
         os.umask(0o777)
-        np.argsort = None  # the next method must find it in place
+        np.sort = None  # the next method must find it in place
 
     def answer(self, queries):
         dots = queries @ self.base.T
