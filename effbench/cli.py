@@ -59,6 +59,16 @@ def run(
         suite, tuple(task or ()), tuple(method or ()), tuple(device or ()), size, parse_seeds(seeds), timeout, memory, fresh, out, within,
         bare, offline, quiet or as_json,
     )  # fmt: skip
+    try:
+        _run(options, plan=plan, as_json=as_json)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command resumes", err=True)
+        raise typer.Exit(command.STOPPED) from None
+
+
+def _run(options, *, plan: bool, as_json: bool) -> None:
+    from .run import command
+
     if plan:
         from .run.preview import preview, text
 
@@ -69,12 +79,13 @@ def run(
     if as_json:
         typer.echo(json.dumps({**outcome.__dict__, "folder": str(outcome.folder)}, indent=1))
     else:
-        _after_run(outcome, bare=bare, quiet=quiet)
+        _after_run(outcome, bare=options.bare, quiet=options.quiet)
     raise typer.Exit(outcome.code)
 
 
 def _after_run(outcome, *, bare: bool, quiet: bool) -> None:
-    if not quiet and (outcome.folder / "records.jsonl").exists():
+    # Who stopped it, or gave it only so much time, does not want to wait for a report.
+    if not quiet and not outcome.stopped and (outcome.folder / "records.jsonl").exists():
         from .publish import tables
         from .study import records
 
@@ -326,6 +337,10 @@ def main() -> None:
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(0)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"effbench: {where}{error.strerror or error}. Free space or choose another place, then repeat the command.", err=True)
+        sys.exit(2)
 
 
 if __name__ == "__main__":
