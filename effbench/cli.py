@@ -107,11 +107,11 @@ def parse_seeds(text: str | None) -> tuple[int, ...]:
         return ()
     try:
         seeds = tuple(int(part) for part in text.split(","))
-        if any(seed < 0 or seed >= 2**31 for seed in seeds):
+        if any(seed < 0 or seed >= 2**31 for seed in seeds) or len(set(seeds)) < len(seeds):
             raise ValueError
     except ValueError:
         raise EffbenchError(
-            f"'{text}' is not a list of seeds", where="--seeds", remedy="Write integers from 0, as 0,1,2."
+            f"'{text}' is not a list of seeds", where="--seeds", remedy="Write different integers from 0, as 0,1,2."
         ) from None
     return seeds
 

@@ -179,7 +179,12 @@ class Journal:
 
     def add_environment(self, key: str, details: dict) -> None:
         path = self.folder / "environment.json"
-        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        try:
+            known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            if not isinstance(known, dict):
+                raise ValueError("not a table")
+        except ValueError as error:
+            raise RecordError(f"not valid JSON ({error})", where=str(path), remedy="Restore the file, or add --fresh.") from None
         if known.get(key) != details:
             known[key] = details
             self.write_text("environment.json", json.dumps(known, indent=1, sort_keys=True) + "\n")
