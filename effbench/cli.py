@@ -339,7 +339,9 @@ def main() -> None:
         sys.exit(0)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        typer.echo(f"effbench: {where}{error.strerror or error}. Free space or choose another place, then repeat the command.", err=True)
+        typer.echo(
+            f"effbench: {where}{error.strerror or error}. Free space or choose another place, then repeat the command.", err=True
+        )
         sys.exit(2)
 
 

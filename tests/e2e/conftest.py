@@ -31,7 +31,8 @@ class Shell:
     def start(self, *arguments, preexec=None, **environment) -> subprocess.Popen:
         env = {**self.environment, **{name: str(value) for name, value in environment.items()}}
         return subprocess.Popen(
-            [sys.executable, "-m", "effbench", *map(str, arguments)], cwd=self.folder, env=env, text=True, preexec_fn=preexec,
+            [sys.executable, "-m", "effbench", *map(str, arguments)], cwd=self.folder, env=env, text=True,
+            preexec_fn=preexec,  # noqa: PLW1509 - this process has no threads that matter
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
         )  # fmt: skip
 

@@ -94,7 +94,13 @@ def test_kill_nine_loses_nothing_that_was_finished(steady, times):
 
 @pytest.mark.parametrize(
     "number, moment",
-    [(signal.SIGINT, "build"), (signal.SIGTERM, "build"), (signal.SIGINT, "rounds"), (signal.SIGTERM, "rounds"), (signal.SIGTERM, "start")],
+    [
+        (signal.SIGINT, "build"),
+        (signal.SIGTERM, "build"),
+        (signal.SIGINT, "rounds"),
+        (signal.SIGTERM, "rounds"),
+        (signal.SIGTERM, "start"),
+    ],
 )
 def test_an_interrupt_ends_within_two_seconds_and_resumes(steady, number, moment):
     slow = {"E2E_SLEEP": 30 if moment == "build" else 0}
@@ -222,7 +228,7 @@ def test_within_stops_before_the_limit_and_resumes(steady):
     assert done.returncode == 3, done.stderr
     assert "resumes" in done.stdout + done.stderr
     found = steady.records(steady.out)
-    assert 0 < len(built(steady))
+    assert len(built(steady)) > 0
     assert len(found) < ALL
     assert {record["status"] for record in found} <= {"ok"}, "an unfinished trial is no failure"
     finish(steady)
@@ -242,7 +248,7 @@ def test_fresh_moves_earlier_records_aside(steady):
     first = (steady.out / "records.jsonl").read_bytes()
     done = steady(*steady.command, *FEW, "--fresh")
     assert done.returncode == 0
-        assert (steady.out / "earlier-1" / "records.jsonl").read_bytes() == first
+    assert (steady.out / "earlier-1" / "records.jsonl").read_bytes() == first
     assert {line["time"] for line in steady.records(steady.out)} != set()
     assert len(steady.records(steady.out)) == CASES
     assert set(built(steady).values()) == {2}

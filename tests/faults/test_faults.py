@@ -197,7 +197,9 @@ def test_what_was_saved_but_cannot_be_loaded_is_built_again(tmp_path, monkeypatc
 
     monkeypatch.setenv("EFFBENCH_IMPLEMENTATIONS", str(HERE / "hostile"))
     monkeypatch.setenv("EFFBENCH_DATA", str(tmp_path / "data"))
-    options = Options(str(HERE / "hostile.toml"), tasks=("largest",), methods=("honest", "raises-in-load", "also-honest"), quiet=True)
+    options = Options(
+        str(HERE / "hostile.toml"), tasks=("largest",), methods=("honest", "raises-in-load", "also-honest"), quiet=True
+    )
     options.out = tmp_path / "run"
 
     def interrupt(self, *rest):
