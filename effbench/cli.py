@@ -59,6 +59,13 @@ def run(
         suite, tuple(task or ()), tuple(method or ()), tuple(device or ()), size, parse_seeds(seeds), timeout, memory, fresh, out, within,
         bare, offline, quiet or as_json,
     )  # fmt: skip
+    if within is not None:
+        import time
+
+        import psutil
+
+        # A person's clock began when the command was given, not when Python had read its files.
+        options.started = time.monotonic() - max(0.0, time.time() - psutil.Process().create_time())
     try:
         _run(options, plan=plan, as_json=as_json)
     except KeyboardInterrupt:

@@ -30,6 +30,7 @@ PROBE = 1 << 18  # bytes that must still go onto a disk which is not full
 LIVE = 8  # methods of a group that are in memory at once; larger groups are timed in parts, each beside the baseline
 LONG = 2.0  # s; a call above this is timed three times
 RESERVE = 5.0  # s kept back by --within for scores and records
+LAST = 2.0  # s before the end of --within at which a build that is on is ended
 
 
 class OutOfTime(Exception):
@@ -79,7 +80,7 @@ class Runner:
     def allowed(self) -> float:
         """Seconds a trial may use: its limit, and never past --within."""
         limit = self.plan.suite.limits.seconds
-        return limit if self.until is None else max(1.0, min(limit, self.until - self.clock() - 1.0))
+        return limit if self.until is None else max(1.0, min(limit, self.until - self.clock() - LAST))
 
     def write(self, trial: Trial, **parts) -> None:
         found = assemble.record(trial, self.origin, data_digest=self.materials.digest(trial.data, trial.seed), **parts)
@@ -95,7 +96,7 @@ class Runner:
 
     def fail(self, trial: Trial, status: str, reason: str, child: Child | None = None, *, settings=None, **parts) -> None:
         """The same status for every case and knob setting that has no record yet."""
-        if self.until is not None and status == "timeout" and self.clock() > self.until - 2.0:
+        if self.until is not None and status == "timeout" and self.clock() > self.until - LAST - 1.0:
             raise OutOfTime  # it was --within that ended it, not its own deadline
         if status == "full":
             status = "error"

@@ -75,7 +75,7 @@ def test_kill_nine_loses_nothing_that_was_finished(steady, times):
     for number in range(times):
         before, records = built(steady), steady.records(steady.out)
         process = steady.start(*steady.command, "--quiet")
-        wait_for(lambda start=before: built(steady) != start or process.poll() is not None)
+        wait_for(lambda start=before, on=process: built(steady) != start or on.poll() is not None)
         # Later kills come later in a run, so that a long series still gets to the end.
         time.sleep(rng.uniform(0, 0.4 + 0.1 * number))
         process.kill()
@@ -237,7 +237,7 @@ def test_within_stops_before_the_limit_and_resumes(steady):
 def test_within_ends_a_build_that_would_last_longer(steady):
     start = time.monotonic()
     done = steady(*steady.command, "--within", "7", E2E_SLEEP="60")
-    assert time.monotonic() - start < 7.5
+    assert time.monotonic() - start < 7
     assert done.returncode == 3
     assert steady.records(steady.out) == []
     finish(steady)
