@@ -11,9 +11,13 @@ from ..api.values import Flops
 TOLERANCE = 0.01
 
 
-def serve_flops(formula: Flops | None, call: Callable[[], Any], backend: str) -> dict[str, dict]:
-    """Readings `serve.flops` (executed matmul-like work, formula first), `.counter`, `.useful`, `.dense`, `.other`."""
+def serve_flops(formula: Flops | None, call: Callable[[], Any], backend: str, calls: int = 1) -> dict[str, dict]:
+    """Readings `serve.flops` (executed matmul-like work, formula first), `.counter`, `.useful`, `.dense`, `.other`.
+
+    `call` makes `calls` calls; the readings are per call.
+    """
     counted, reason = count(call, backend)
+    counted = None if counted is None else counted / calls
     out = {"serve.flops.counter": reading(counted, "FLOP", how="counter", reason=reason)}
     if formula is not None:
         out["serve.flops"] = reading(formula.executed, "FLOP", how=agreement(formula.executed, counted))

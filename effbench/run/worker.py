@@ -127,7 +127,7 @@ class Worker:
 
         setting = (case, tuple((name, value) for name, value in knobs))
         call, batches = self.session.call(setting), self.session.batches(case)
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         timed = turn(call, batches, seconds=seconds, synchronise=self.session.backend.synchronise, first=first)
         self.session.remember(setting, timed.last_index, timed.last_output)
         return {
@@ -136,11 +136,12 @@ class Worker:
             "calls": timed.calls,
             "first": timed.first,
             "spent": time.perf_counter() - start,
+            "own": time.process_time() - cpu,
         }
 
-    def do_finish(self, *, case: str, knobs: list) -> dict:
+    def do_finish(self, *, case: str, knobs: list, energy: float) -> dict:
         setting = (case, tuple((name, value) for name, value in knobs))
-        return {"readings": self.session.finish(setting), "notes": self.session.notes}
+        return {"readings": self.session.finish(setting, energy), "notes": self.session.notes}
 
 
 def thin(values: list[float]) -> list[float]:
