@@ -1,7 +1,7 @@
 """Counts the FLOPs of a torch call: a dispatch mode over torch's own table of formulas, with the corrections of flops_torch_ops.
 
-Known limits, each printed as uncounted or said here: a Triton or CUDA kernel that is launched outside the dispatcher leaves no
-trace; a fused encoder layer is counted by its slow path, which also multiplies padded tokens; iterative factorisations are nominal.
+Known limits: a Triton or CUDA kernel launched outside the dispatcher, a replayed CUDA graph, and numpy or a foreign library called
+on the side leave no trace (where nothing at all was seen, `executed` is None rather than 0); a fused encoder layer is counted by its slow path, which also multiplies padded tokens; iterative factorisations are nominal.
 """
 
 from __future__ import annotations
@@ -25,8 +25,12 @@ COUNTER = "torch-flop-counter"
 def count_torch(call: Callable, *args: Any) -> Counted:
     """Run `call(*args)` once and count every operation that passes the dispatcher, backward passes included."""
     ledger = Ledger()
-    with _as_written(), _Counting(ledger):
+    with _as_written(), _Counting(ledger) as mode:
         call(*args)
+    if not mode.seen:
+        return Counted(
+            None, counter=COUNTER, reason="no operation passed torch's dispatcher (a replayed graph or foreign code): formula only"
+        )
     return ledger.counted(COUNTER)
 
 
@@ -50,9 +54,11 @@ class _Counting(TorchDispatchMode):
         super().__init__()
         self.ledger = ledger
         self.ours = formulas()
+        self.seen = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        self.seen += 1
         if any(_unwraps(kind) for kind in types):
             return NotImplemented  # a quantised or sparse wrapper: let it unfold into the operations that really run
         if not isinstance(func, torch._ops.OpOverload):

@@ -218,6 +218,18 @@ def test_the_fused_encoder_path_is_restored():
     assert torch.backends.mha.get_fastpath_enabled()
 
 
+def test_a_call_that_leaves_no_trace_is_not_called_free():
+    counted = count(lambda: None, "torch")
+    assert counted.executed is None
+    assert "formula only" in counted.reason
+
+
+def test_wrapper_tensors_unfold_into_what_really_runs():
+    two = pytest.importorskip("torch.testing._internal.two_tensor")
+    pair = two.TwoTensor(R(4, 4), R(4, 4))
+    assert count(lambda: pair @ R(4, 4), "torch").executed == 2 * (2 * 64)
+
+
 def test_inference_mode_is_counted():
     def call():
         with torch.inference_mode():
