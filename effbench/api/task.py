@@ -21,6 +21,7 @@ class Task:
     cases: ClassVar[tuple[Case, ...]] = ()
     metrics: ClassVar[dict[str, Metric]] = {}  # names without the prefix "quality."
     baselines: ClassVar[tuple[str, ...]] = ()  # the first is what ratios are taken to
+    prepares: ClassVar[tuple[str, ...] | None] = None  # data arguments that `prepare` reads; None means all of them
     replicates: ClassVar[int] = 1  # builds with seeds of their own inside one trial
     objective: ClassVar[str] = ""  # the key of `evaluate` (validation) that tuning looks at; direction from `metrics`
 

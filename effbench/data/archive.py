@@ -100,7 +100,7 @@ def unpack(file: Path) -> list[str]:
                     for member, staged in found.items():
                         if known[member][0] == name:
                             place(staged, registry.path(name) / known[member][1].name)
-    except (tarfile.TarError, EOFError, ValueError) as error:
+    except (tarfile.TarError, EOFError, ValueError, RecursionError) as error:
         raise refuse(f"not a readable tar archive ({error})") from error
     except OSError as error:
         raise refuse(f"cannot be unpacked ({error.strerror or error})") from error
@@ -126,7 +126,7 @@ def _stage(file: Path, scratch: Path, known: dict[str, tuple[str, File]], refuse
                 raise refuse(f"member {member.name!r} is not a file of a known data set, or there twice")
             entry = known[member.name][1]
             if member.size not in entry.wrappers.values():
-                raise refuse(f"member {member.name!r} has {member.size} bytes, expected {entry.bytes}")
+                raise refuse(f"member {member.name!r} claims {member.size} bytes, expected {entry.bytes}")
             staged = scratch / f"{len(found)}"
             with staged.open("wb") as out:
                 stream = tar.extractfile(member)

@@ -72,6 +72,6 @@ def read_ann_benchmarks(path: Path, *, most_bytes: int = MOST_BYTES) -> dict[str
     if not fitting or len(found["neighbors"]) != queries or not isinstance(distance, str):
         raise refuse("tables whose shapes do not go together")
     neighbors = found["neighbors"]
-    if neighbors.size and not (0 <= int(neighbors.min()) and int(neighbors.max()) < rows):
+    if neighbors.size and not (int(neighbors.min()) >= 0 and int(neighbors.max()) < rows):
         raise refuse(f"neighbours outside 0..{rows - 1}")
     return {**found, "neighbors": neighbors.astype(np.int64), "distance": distance}

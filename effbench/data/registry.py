@@ -102,7 +102,7 @@ def _bring(dataset: DataSet, wanted: Sequence[File], folder: Path, progress: Pro
                 source(wanted, staging, progress)
                 said = ""
             except DataError as error:
-                said = str(error)
+                said = error.what
             except OSError as error:
                 said = error.strerror or str(error)
             for file in wanted:

@@ -51,7 +51,7 @@ def read(dataset: DataSet, folder: Path, *, mmap: bool = False) -> dict[str, Any
             return None
         # The manifest's order is the loader's.
         return {name: np.load(home / f"{name}.npy", mmap_mode="r" if mmap else None, allow_pickle=False) for name in told}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError):
         return None
 
 

@@ -9,7 +9,7 @@ from ..api.errors import SuiteError, suggest
 from ..api.values import Budget, Data
 from ..backends import SUPPORTED
 from . import suite as suites
-from .registry import MethodInfo, Registry, TaskInfo
+from .registry import Registry, TaskInfo
 from .suite import RunSpec, Suite
 from .trial import Trial, content_key
 
@@ -144,7 +144,7 @@ def _group(suite, run, registry, task, chosen, data, device, seed, budget, cases
             wants_tuning = run.tune and any(setting.tune is not None for setting in method.settings.values())
             if wants_tuning:
                 group.tuning[name] = tuning_trials(
-                    suite, registry, task, method, params, data, device, seed, budget, like, run.tune
+                    suite, registry, task, method, params, data, device, suite.seeds[0], budget, like, run.tune
                 )
                 found = None if run.search else tuned and tuned(task.name, name, str(data), budget, device)
                 if found:
@@ -224,6 +224,6 @@ def tuning_trials(suite, registry, task, method, params, data, device, seed, bud
                 budget=budget,
                 like=like,
                 role="tuning",
-            )  # fmt: skip
+            )
         )
     return trials

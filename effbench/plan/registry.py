@@ -31,6 +31,7 @@ class TaskInfo:
     baselines: tuple[str, ...]
     replicates: int
     objective: str
+    prepares: tuple[str, ...] | None
     doc: str = ""
 
 
@@ -140,7 +141,7 @@ class Registry:
             values["name"], values.get("version", 1), values.get("title", ""), found.area, text.name, found,
             (resolved[0].absolute, resolved[1].name), tuple(values.get("phases", ("build", "serve"))), tuple(values.get("data", ())),
             tuple(values.get("cases", ())), dict(values.get("metrics", {})), tuple(values.get("baselines", ())),
-            values.get("replicates", 1), values.get("objective", ""), text.doc or found.doc,
+            values.get("replicates", 1), values.get("objective", ""), values.get("prepares"), text.doc or found.doc,
         )  # fmt: skip
 
     def _add_method(self, found: SourceFile, text: ClassText) -> None:

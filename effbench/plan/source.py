@@ -12,7 +12,7 @@ from .origins import Origin
 
 # What the registry reads of a class body. Everything else in a class is left alone.
 READ = {"name", "version", "title", "backend", "deterministic", "claims", "phases", "data", "cases", "metrics", "baselines"}
-READ |= {"replicates", "objective"}
+READ |= {"replicates", "objective", "prepares"}
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,18 @@ def _fixed(value: float, like: float, unit: str, whole: bool) -> str:
     return f"{value:.3g}" if places < 0 else f"{value:.{places}f}"
 
 
+def ticks(low: float, high: float, unit: str) -> tuple[list[float], list[str]]:
+    """Places and texts for a logarithmic axis from low to high (both positive): at most eight, at round values."""
+    base = 2.0 if unit in BYTES else 10.0
+    first, last = math.floor(math.log(low, base) + 1e-9), math.ceil(math.log(high, base) - 1e-9)
+    steps = (1.0, 2.0, 5.0) if base == 10 and high / low <= 60 else (1.0,)
+    every = max(1, math.ceil((last - first) / 7))
+    places = [base**power * step for power in range(first, last + 1, every) for step in steps]
+    places = [place for place in places if low / 1.6 <= place <= high * 1.6]
+    names = [(place, *scale(place * (1 + 1e-12), unit)) for place in places]
+    return places, [f"{place / factor:.3g} {name}".rstrip() for place, factor, name in names]
+
+
 def ratio(value: float | None) -> str:
     """A ratio to the baseline: "0.52x"."""
     if value is None or not math.isfinite(value):

@@ -69,7 +69,7 @@ def dominates(a: tuple, b: tuple) -> bool:
 
 def pairs(group: Group, fronts: Any = None) -> list[tuple[str, str]]:
     """The fronts to draw: those asked for that this group has readings of, else the first quality against its cost."""
-    wanted = [tuple(pair) for pair in fronts or () if _is_pair(pair)]
+    wanted = [tuple(pair) for pair in fronts or () if is_pair(pair)]
     names = {name for name in group.names if any(row.value(name) is not None for row in group.rows)}
     found = [pair for pair in wanted if set(pair) <= names]
     if found:
@@ -80,5 +80,5 @@ def pairs(group: Group, fronts: Any = None) -> list[tuple[str, str]]:
     return [(quality, cost)] if quality and cost else []
 
 
-def _is_pair(pair: Any) -> bool:
+def is_pair(pair: Any) -> bool:
     return isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(name, str) for name in pair)

@@ -144,6 +144,7 @@ def _varied(arms: list[list[dict]]) -> dict[str, set[str]]:
 
 
 def _row(arm: list[dict], base: str, varied: dict[str, set[str]]) -> Row:
+    arm = sorted(arm, key=lambda record: record["seed"])
     first = arm[0]
     names = sorted({name for record in arm for name in record["readings"]})
     shown = {name: value for name, value in first["params"].items() if name in varied.get(first["method"], ())}

@@ -39,7 +39,7 @@ def inline(name: str) -> str:
 
 
 def policy(scripts: Sequence[str]) -> str:
-    """The content-security policy of a page with exactly these inline scripts. plotly writes style elements, so styles are inline."""
+    """The content-security policy of a page with exactly these inline scripts. plotly writes style elements: those are allowed."""
     hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts)
     source = hashes or "'none'"
     rules = ("default-src 'none'", f"script-src {source}", "style-src 'unsafe-inline'", "img-src data: blob:")

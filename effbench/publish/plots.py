@@ -1,11 +1,12 @@
 """Figures as plain data for plotly.js: traces and layout, without plotly for Python, and the table each one is drawn from.
 
-Colours of text, grid and background are the page's matter (`assets/plots.js` fills them in for dark and light); colour and symbol of
-a method are given by its place among all methods of the page, so that it looks the same in every figure.
+Colours of text, grid and background are the page's matter (`assets/plots.js` fills them in for dark and light). Colour and
+symbol of a method are given by its place among all methods of the page, so that it looks the same in every figure.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 GREY = "#8c8c8c"
 AXES = {"steps": "steps", "flops": "FLOPs", "time": "time (s)", "samples": "samples"}
 POINT_LIMIT = 5000
+LINE_LIMIT = 8
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Style:
 
 def plots(group: Group, style: Style, *, fronts=None) -> list[Plot]:
     made = [front_plot(group, rows, pair, style) for pair in pairs(group, fronts) for rows in peers(group)]
-    made += [scaling_plot(group, style), *curve_plots(group, style), ratio_plot(group, style)]
+    made += [scaling_plot(group, style), ratio_plot(group, style), *curve_plots(group, style)]
     return [plot for plot in made if plot]
 
 
@@ -68,16 +70,20 @@ def title_of(name: str, better: str = "", unit: str = "") -> str:
 
 def axis(name: str, values: Sequence[float], better: str = "", unit: str = "") -> dict[str, Any]:
     """An axis with its title; logarithmic where costs span more than a factor of five."""
-    out: dict[str, Any] = {"title": {"text": html(title_of(name, better, unit))}}
-    positive = [value for value in values if value > 0]
-    if not name.startswith("quality.") and positive and len(positive) == len(values) and max(positive) > 5 * min(positive):
-        out |= {"type": "log", "exponentformat": "SI", "dtick": 1 if max(positive) > 50 * min(positive) else "D2"}
-    return out | {"exponentformat": "SI"}
+    low, high = min(values), max(values)
+    if not name.startswith("quality.") and low > 0 and high > 5 * low:
+        return {"title": {"text": html(title_of(name, better))}, **logarithmic(low, high, unit)}
+    return {"title": {"text": html(title_of(name, better, unit))}, "exponentformat": "SI"}
 
 
-def html(text: str) -> str:
+def logarithmic(low: float, high: float, unit: str = "") -> dict[str, Any]:
+    places, texts = fmt.ticks(low, high, unit)
+    return {"type": "log", "tickvals": places, "ticktext": [html(text) for text in texts]}
+
+
+def html(text: str, limit: int = 80) -> str:
     """plotly draws a subset of HTML in its texts (links too): foreign strings go through this."""
-    return fmt.clean(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("%{", "% {")
+    return fmt.clean(text, limit).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("%{", "% {")
 
 
 def named(row: Row) -> str:
@@ -118,13 +124,15 @@ def front_plot(group: Group, rows: Sequence[Row], pair: tuple[str, str], style: 
     traces = []
     top = sorted((row for row in rows if marks.get(id(row)) == SURE), key=lambda row: (row.value(x), row.value(y)))
     if len(top) > 1:
-        line = {"color": GREY, "width": 1.5, "dash": "dot"}
+        # A staircase: between two points of the front only the worse of both is known to be reached.
+        line = {"color": GREY, "width": 1.5, "dash": "dot", "shape": "vh" if group.better[x] == "higher" else "hv"}
         points = {"x": [row.value(x) for row in top], "y": [row.value(y) for row in top]}
         traces.append({"type": "scatter", "mode": "lines", "name": "Pareto front", "hoverinfo": "skip", "line": line, **points})
     for method, own in by_method(rows).items():
         own = sorted(own, key=lambda row: (row.value(x), row.value(y)))
         text = [
-            "<br>".join([html(named(row)), *(f"{html(title_of(n))}: {s}" for n, s in zip(pair, shown(row, *pair)))]) for row in own
+            "<br>".join([html(named(row)), *(f"{html(title_of(n))}: {html(s)}" for n, s in zip(pair, shown(row, *pair)))])
+            for row in own
         ]
         traces.append({
             "type": "scatter", "mode": "lines+markers" if len(own) > 1 else "markers", "name": html(method),
@@ -172,14 +180,15 @@ def scaling_plot(group: Group, style: Style) -> Plot | None:
     lines: dict[str, list[Row]] = {}
     for row in rows:
         lines.setdefault(named(row), []).append(row)
+    drawn = lines if len(lines) <= LINE_LIMIT else most_exact(group, lines)
     traces, legend = [], set()
-    for arm, own in lines.items():
+    for arm, own in drawn.items():
         method = own[0].method
         traces.append({
             "type": "scatter", "mode": "lines+markers" if numeric else "markers", "name": html(method), "legendgroup": html(method),
             "showlegend": method not in legend, "x": [numbers[r.case][1] if numeric else html(r.case) for r in own],
             "y": [r.value(name) for r in own], "error_y": bars(own, name), "hovertemplate": "%{text}<extra></extra>",
-            "text": [f"{html(arm)}<br>{html(r.case)}: {fmt.interval(r.readings[name])}" for r in own],
+            "text": [f"{html(arm)}<br>{html(r.case)}: {html(fmt.interval(r.readings[name]))}" for r in own],
             "line": {"color": style.colour(method), "dash": style.dash(method), "width": 1.5},
             "marker": {"color": style.colour(method), "symbol": style.symbol(method), "size": 8},
         })  # fmt: skip
@@ -192,9 +201,26 @@ def scaling_plot(group: Group, style: Style) -> Plot | None:
     }
     layout = {"xaxis": x, "yaxis": axis(name, [row.value(name) for row in rows], group.better[name], unit_of(rows, name))}
     table = [(named(row), fmt.clean(row.case), *shown(row, name)) for row in rows]
-    note = "One line for each setting of a method; the cases share one build." if numeric else "The cases share one build."
+    note = (
+        "Each line is one build."
+        if len(drawn) == len(lines)
+        else "Each method at its setting of highest quality; the table has all."
+    )
     title = f"{title_of(name)} over {word}"
     return Plot(title, "scaling", note, ({"data": traces, "layout": layout},), ("method", "case", title_of(name)), tuple(table))
+
+
+def most_exact(group: Group, lines: dict[str, list[Row]]) -> dict[str, list[Row]]:
+    """One arm of each method: that of the best first quality; many lines that overlap tell nothing."""
+    quality = next((name for name in group.names if name.startswith("quality.")), "")
+    sign = -1 if group.better.get(quality) == "lower" else 1
+    chosen: dict[str, tuple[float, str]] = {}
+    for arm, rows in lines.items():
+        found = [sign * row.value(quality) for row in rows if row.value(quality) is not None]
+        value = sum(found) / len(found) if found else -math.inf
+        if rows[0].method not in chosen or value > chosen[rows[0].method][0]:
+            chosen[rows[0].method] = (value, arm)
+    return {arm: lines[arm] for _, arm in chosen.values()}
 
 
 def finite(column: Sequence[Any]) -> list[float | None]:
@@ -210,7 +236,7 @@ def curve_plots(group: Group, style: Style) -> list[Plot]:
         having = [(row, seed, curve) for row, seed, curve in curves if any(v is not None for v in finite(curve.get(y, ())))]
         axes = [x for x in AXES if any(v for _, _, curve in having for v in finite(curve.get(x, ())))]
         axes = [x for x in axes if x != "samples" or "steps" not in axes]
-        figures = tuple(curve_figure(having, x, y, style, legend=x == axes[0]) for x in axes)
+        figures = tuple(curve_figure(having, x, y, style) for x in axes)
         if not figures:
             continue
         table = []
@@ -227,14 +253,14 @@ def curve_plots(group: Group, style: Style) -> list[Plot]:
     return made
 
 
-def curve_figure(having, x: str, y: str, style: Style, *, legend: bool) -> dict[str, Any]:
+def curve_figure(having, x: str, y: str, style: Style) -> dict[str, Any]:
     traces, named_already = [], set()
     for row, seed, curve in having:
         columns = finite(curve.get(x, ())), finite(curve[y])
         method = row.method
         traces.append({
             "type": "scatter", "mode": "lines", "name": html(method), "legendgroup": html(method),
-            "showlegend": legend and method not in named_already, "x": columns[0], "y": columns[1],
+            "showlegend": method not in named_already, "x": columns[0], "y": columns[1],
             "line": {"color": style.colour(method), "dash": style.dash(method), "width": 1.5},
             "hovertemplate": f"{html(named(row))}, seed {seed}<br>%{{x:.4s}}: %{{y:.4g}}<extra></extra>",
         })  # fmt: skip
@@ -275,12 +301,12 @@ def ratio_plot(group: Group, style: Style) -> Plot | None:
             "marker": {"color": style.colour(method), "symbol": style.symbol(method), "size": 9},
         })  # fmt: skip
     base = fmt.clean(group.baseline)
-    ends = {"type": "log", "dtick": 1 if high / low > 50 else "D2", "exponentformat": "none"}
+    ends = {**logarithmic(low, high), "range": [math.log10(low), math.log10(high)]}
     layout = {
         "xaxis": {"title": {"text": f"{flops} / {html(base)}"}, **ends},
         "yaxis": {"title": {"text": f"{time} / {html(base)}"}, **ends},
     }
     table = tuple((named(row), fmt.clean(row.case), fmt.ratio(f), fmt.ratio(s), how) for row, f, s, how in points)
-    note = f"Ratios to {base} at the same case. Above the line, less time was saved than FLOPs."
+    note = f"Ratios to {base} at the same case. Above the line, time shrank less than FLOPs did."
     head = ("method", "case", "FLOPs", "seconds", "ratio")
     return Plot("Seconds saved against FLOPs saved", "ratio", note, ({"data": traces, "layout": layout},), head, table)

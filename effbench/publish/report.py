@@ -14,7 +14,7 @@ from ..api.record import STATUSES, identity
 from ..study import synthetic
 from ..study.records import Loaded
 from . import format as fmt
-from .groups import Group, Row, canonical, groups
+from .groups import Group, Row, groups
 from .page import render
 from .plots import Style, plots
 from .tables import suite_fronts, table
@@ -44,7 +44,7 @@ def page_of(runs: Sequence[Loaded], *, baseline: str | None = None, fronts=None,
     if not records:
         raise RecordError("no records to report on", remedy="Name a run folder in which a trial has finished.")
     if fronts is None:
-        named = [pair for run in runs for pair in suite_fronts(run) or () if isinstance(pair, list)]
+        named = [pair for run in runs for pair in suite_fronts(run)]
         fronts = sorted(named, key=str) if len(runs) > 1 else named
     environments = {key: facts for run in runs for key, facts in run.environments.items()}
     made = groups(records.values(), baseline=baseline, better=better)
@@ -64,9 +64,8 @@ def page_of(runs: Sequence[Loaded], *, baseline: str | None = None, fronts=None,
 
 
 def _title(runs: Sequence[Loaded], records) -> str:
-    titles = {run.suite.get("title") for run in runs}
-    titles = sorted(title for title in titles if isinstance(title, str) and title)
-    return ", ".join(titles or sorted({record["suite"] for record in records})) or "Report"
+    titles = {title for run in runs if isinstance(title := run.suite.get("title"), str) and title}
+    return ", ".join(sorted(titles) or sorted({record["suite"] for record in records})) or "Report"
 
 
 def machine(key: str, environments: dict[str, dict]) -> str:
@@ -123,7 +122,7 @@ def section(group: Group, number: int, style: Style, fronts, environments: dict[
 
 def row_facts(row: Row) -> list[list[str]]:
     """Everything about a row, for its window: (name, text) pairs."""
-    first = sorted(row.records, key=canonical)[0]
+    first = row.records[0]
     out = [["method", f"{row.method}, version {first['method_version']}, {row.backend} {row.dtype}".rstrip()]]
     for name, values in (("params", row.params), ("knobs", row.knobs), ("budget", row.budget), ("tuning", first.get("tuning", {}))):
         out += [[name, fmt.settings(values)]] if values else []

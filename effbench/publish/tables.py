@@ -12,7 +12,7 @@ from typing import Any
 
 from ..study.records import Loaded
 from . import format as fmt
-from .fronts import MAYBE, SURE, best, front, pairs, peers
+from .fronts import MAYBE, SURE, best, front, is_pair, pairs, peers
 from .groups import Group, Row, groups
 
 SHORT = {
@@ -21,7 +21,8 @@ SHORT = {
     "size.parameters": "parameters",
 }  # fmt: skip
 MARKS = {SURE: "◆", MAYBE: "◇"}
-LEGEND = "◆ on the front of {0} and {1}; ◇ beside it, within the intervals. * best, or not told apart from it by its interval."
+LEGEND = "◆ on the front of {0} and {1}; ◇ dominated, but only within the intervals."
+BEST = "* best of its case and budget, or not told apart from the best by its interval."
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,18 @@ class Table:
 def tables(loaded: Loaded, *, baseline: str | None = None, fronts=None, better: dict[str, str] | None = None) -> list[Table]:
     """One table for each task, data set, size, device and environment of these records."""
     fronts = fronts if fronts is not None else suite_fronts(loaded)
-    return [table(group, fronts=fronts) for group in groups(loaded, baseline=baseline, better=better)]
+    return tables_of(groups(loaded, baseline=baseline, better=better), fronts=fronts)
 
 
-def suite_fronts(loaded: Loaded) -> Any:
+def tables_of(made: Sequence[Group], *, fronts=None) -> list[Table]:
+    return [table(group, fronts=fronts) for group in made]
+
+
+def suite_fronts(loaded: Loaded) -> list[list[str]]:
+    """The pairs that the suite file names under [report] fronts; what is no pair of names is left out."""
     report = loaded.suite.get("report")
-    return report.get("fronts") if isinstance(report, dict) else None
+    named = report.get("fronts") if isinstance(report, dict) else None
+    return [pair for pair in named if is_pair(pair)] if isinstance(named, list) else []
 
 
 def table(group: Group, *, fronts=None) -> Table:
@@ -175,13 +182,18 @@ def texts(line: Line, between: str = " ") -> list[str]:
     return out
 
 
+def legend(one: Table) -> list[str]:
+    """The notes below a table of text, where "best" is a star."""
+    return [*one.notes, *([BEST] if any(cell.best for line in one.lines for cell in line.cells) else [])]
+
+
 def plain(made: Sequence[Table]) -> str:
     """Aligned columns for files and pipes; nothing is cut off."""
     out = []
     for one in made:
         out += [one.title, one.caption, ""]
         out += _aligned([[c.label for c in one.columns], *map(texts, one.lines)], [c.numeric for c in one.columns])
-        out += ["", *one.notes] if one.notes else []
+        out += ["", *legend(one)]
         if one.failed:
             out += ["", f"{len(one.failed)} without a result:"]
             out += [" ".join(["  ", *filter(None, line[:-2]), f"{line[-2]}: {line[-1]}"]) for line in one.failed]
@@ -202,7 +214,7 @@ def markdown(made: Sequence[Table]) -> str:
         out.append("| " + " | ".join(escape(c.label) for c in one.columns) + " |")
         out.append("|" + "|".join(" ---: " if c.numeric else " --- " for c in one.columns) + "|")
         out += ["| " + " | ".join(escape(text) for text in texts(line)) + " |" for line in one.lines]
-        out += ["", *(f"- {escape(note)}" for note in one.notes), ""]
+        out += ["", *(f"- {escape(note)}" for note in legend(one)), ""]
         if one.failed:
             out += [f"{len(one.failed)} without a result:", ""]
             out += ["| method | case | settings | seed | status | reason |", "|" + " --- |" * 6]
@@ -264,7 +276,7 @@ def show(made: Sequence[Table], console=None) -> None:
         return
     for one in made:
         # Text objects, never markup: foreign strings may hold brackets.
-        notes = Text("\n".join([one.caption, *one.notes]))
+        notes = Text("\n".join([one.caption, *legend(one)]))
         grid = RichTable(title=Text(one.title), caption=notes, title_justify="left", caption_justify="left")
         for column in one.columns:
             grid.add_column(Text(column.label), justify="right" if column.numeric else "left", overflow="fold")

@@ -57,14 +57,26 @@ class Timing:
         center, low, high = geometric_interval(self.wall)
         out = {
             "serve.latency": reading(
-                center, "s", how=f"median of {len(self.wall)} turns", low=low, high=high, n=self.calls, min=ordered[0],
-                p90=quantile(ordered, 0.9), p99=quantile(ordered, 0.99), cpu=median(self.cpu),
-            ),  # fmt: skip
+                center,
+                "s",
+                how=f"median of {len(self.wall)} turns",
+                low=low,
+                high=high,
+                n=self.calls,
+                min=ordered[0],
+                p90=quantile(ordered, 0.9),
+                p99=quantile(ordered, 0.99),
+                cpu=median(self.cpu),
+            ),
             "serve.first_call": reading(self.first, "s", how="first call: compilation and cold caches included"),
         }
         if items:
             out["serve.throughput"] = reading(
-                items / center, "item/s", how="items / latency", low=items / high if high else None, high=items / low if low else None
+                items / center,
+                "item/s",
+                how="items / latency",
+                low=items / high if high else None,
+                high=items / low if low else None,
             )
         for name, ratios in (("serve.latency.ratio", self.ratios), ("serve.cpu.ratio", self.cpu_ratios)):
             if ratios:
@@ -96,7 +108,14 @@ def record(
         "reason": reason, "readings": readings or {}, "group": trial.group, "environment": origin.environment, "commit": origin.commit,
         "tree": origin.tree, "loaded": loaded, "data_digest": data_digest, "measure_version": MEASURE_VERSION, "time": now(),
     }  # fmt: skip
-    optional = {"samples": samples, "curve": curve, "prepared": prepared, "tuning": trial.tuning, "baseline": baseline, "notes": notes}
+    optional = {
+        "samples": samples,
+        "curve": curve,
+        "prepared": prepared,
+        "tuning": trial.tuning,
+        "baseline": baseline,
+        "notes": notes,
+    }
     return {**found, **{name: value for name, value in optional.items() if value}}
 
 

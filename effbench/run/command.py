@@ -76,7 +76,11 @@ def make_plan(options: Options) -> Plan:
     suite = suite.override(size=options.size, devices=options.devices or None, seeds=options.seeds or None, limits=limits)
     for device in suite.devices:
         if reason := absent(device):
-            raise DeviceError(f"no device '{device}' here: {reason}", where="--device", remedy="Choose cpu, or install a build that sees the device.")
+            raise DeviceError(
+                f"no device '{device}' here: {reason}",
+                where="--device",
+                remedy="Choose cpu, or install a build that sees the device.",
+            )
     tuned = Committed(registry, suite.size)
     return plans.make(suite, registry, tasks=options.tasks, methods=options.methods, tuned=tuned)
 

@@ -36,7 +36,8 @@ class Committed:
         found = [
             record
             for record in self.records
-            if (record["task"], record["method"], record["data"], record["budget"]) == (task, method, data, wanted) and record["size"] == self.size
+            if (record["task"], record["method"], record["data"], record["budget"]) == (task, method, data, wanted)
+            and record["size"] == self.size
         ]
         info = self.registry.methods.get((task, method))
         best = tuning.best(self.registry.task(task), found) if info else None

@@ -39,12 +39,16 @@ class Journal:
             journal.folder.mkdir(parents=True, exist_ok=True)
             journal._lock = os.open(journal.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise RunError(f"cannot write ({error.strerror or error})", where=str(folder), remedy="Choose another folder with --out.") from None
+            raise RunError(
+                f"cannot write ({error.strerror or error})", where=str(folder), remedy="Choose another folder with --out."
+            ) from None
         try:
             try:
                 fcntl.flock(journal._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise RunError("another run is writing here", where=str(folder), remedy="Wait for it, or choose another --out.") from None
+                raise RunError(
+                    "another run is writing here", where=str(folder), remedy="Wait for it, or choose another --out."
+                ) from None
             if fresh:
                 journal._set_aside()
             journal._same_suite(suite)
@@ -64,7 +68,9 @@ class Journal:
             return
         if first.get("suite") not in (None, suite):
             raise RunError(
-                f"holds records of suite '{first['suite']}', not '{suite}'", where=str(self.folder), remedy="Choose another --out, or add --fresh."
+                f"holds records of suite '{first['suite']}', not '{suite}'",
+                where=str(self.folder),
+                remedy="Choose another --out, or add --fresh.",
             )
 
     def _set_aside(self) -> None:
@@ -106,14 +112,18 @@ class Journal:
             event = json.loads(line)
             self.built[event["key"]] = event
         except (ValueError, KeyError, TypeError):
-            raise RecordError("not a valid event", where=where, remedy="Remove events.jsonl: built methods are then built again.") from None
+            raise RecordError(
+                "not a valid event", where=where, remedy="Remove events.jsonl: built methods are then built again."
+            ) from None
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
     def write(self, record: dict) -> None:
         problems = records.check(record)
         if problems:
-            raise RecordError("; ".join(problems[:3]), where=f"{record.get('task')}/{record.get('method')}", remedy="This is a bug in effbench.")
+            raise RecordError(
+                "; ".join(problems[:3]), where=f"{record.get('task')}/{record.get('method')}", remedy="This is a bug in effbench."
+            )
         identity = records.identity(record)
         if identity in self.done:
             return
@@ -131,7 +141,9 @@ class Journal:
         try:
             fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         except OSError as error:
-            raise RunError(f"cannot write ({error.strerror})", where=str(path), remedy="Mend it and start again: finished trials are kept.") from None
+            raise RunError(
+                f"cannot write ({error.strerror})", where=str(path), remedy="Mend it and start again: finished trials are kept."
+            ) from None
         size = os.fstat(fd).st_size
         try:
             written = 0
@@ -161,7 +173,9 @@ class Journal:
             partial.write_text(text, encoding="utf-8")
             os.replace(partial, path)
         except OSError as error:
-            raise RunError(f"cannot write ({error.strerror})", where=str(path), remedy="Free space or choose another --out.") from None
+            raise RunError(
+                f"cannot write ({error.strerror})", where=str(path), remedy="Free space or choose another --out."
+            ) from None
 
     def add_environment(self, key: str, details: dict) -> None:
         path = self.folder / "environment.json"

@@ -10,8 +10,8 @@ from typing import Any
 
 from ..api.errors import DataError
 from ..api.values import Data
-from ..data import registry as datasets
 from ..data import digest
+from ..data import registry as datasets
 from ..data.cache import cache_folder
 from ..plan.trial import Trial
 
@@ -45,7 +45,13 @@ class Materials:
         registry = runner.plan.registry
         task = registry.task(trial.task)
         source = registry.source_digest(task.file.absolute)
-        text = json.dumps([source, task.name, task.version, str(trial.data), trial.size, trial.seed, self.digest(trial.data, trial.seed)])
+        read = (
+            trial.data.args
+            if task.prepares is None
+            else {name: trial.data.args[name] for name in task.prepares if name in trial.data.args}
+        )
+        made_of = Data(trial.data.name, read, trial.data.needs)
+        text = json.dumps([source, task.name, task.version, str(made_of), trial.size, trial.seed, self.digest(made_of, trial.seed)])
         key = hashlib.sha256(text.encode()).hexdigest()[:16]
         path, info = self.cache / f"{key}.npz", self.cache / f"{key}.json"
         if key in self._failed:
@@ -54,7 +60,9 @@ class Materials:
             try:
                 self.cache.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise DataError(f"cannot write ({error.strerror})", where=str(self.cache), remedy="Set EFFBENCH_DATA to a writable folder.") from None
+                raise DataError(
+                    f"cannot write ({error.strerror})", where=str(self.cache), remedy="Set EFFBENCH_DATA to a writable folder."
+                ) from None
             runner.progress.phase(trial, "prepare shared material")
             child = None
             try:
@@ -71,5 +79,3 @@ class Materials:
             partial.write_text(json.dumps({"time": answer["seconds"], "bytes": answer["bytes"]}))
             os.replace(partial, info)
         return {"path": str(path), "digest": key, "time": json.loads(info.read_text())["time"]}
-
-

@@ -65,7 +65,9 @@ class Runner:
         return all(self._identity(trial, case, dict(knobs)) in self.journal.done for case, knobs in trial.settings())
 
     def _identity(self, trial: Trial, case: str, knobs: dict) -> tuple:
-        return identity({"role": trial.role, "key": trial.key, "case": case, "knobs": knobs, "environment": self.origin.environment})
+        return identity(
+            {"role": trial.role, "key": trial.key, "case": case, "knobs": knobs, "environment": self.origin.environment}
+        )
 
     def check_time(self, needed: float = 0.0) -> None:
         if self.until is not None and self.clock() + needed + RESERVE > self.until:
@@ -162,14 +164,14 @@ class Runner:
         if trial.like:
             info = registry.method(trial.task, trial.like[0])
             like = [info.file.absolute, info.cls, trial.like[1]]
-        budget = {k: v for k, v in vars(trial.budget).items()} if trial.budget else None
+        budget = dict(vars(trial.budget).items()) if trial.budget else None
         return {
             "origins": [[o.package, str(o.folder), o.source] for o in origins.values()],
             "task": [task.file.absolute, task.cls], "method": [method.file.absolute, method.cls, trial.params], "like": like,
             "cores": cores(trial.threads)[0] if trial.device == "cpu" else [],
             "trial": {
                 "backend": trial.backend, "device": trial.device, "threads": trial.threads, "dtype": trial.dtype, "size": trial.size,
-                "seed": trial.seed, "data": [trial.data.name, dict(trial.data.args)], "budget": budget, "replicates": trial.replicates,
+                "seed": trial.seed, "data": [trial.data.name, dict(trial.data.args)], "budget": budget, "replicates": trial.replicates, "tuning": trial.role == "tuning",
             },
         }  # fmt: skip
 
@@ -205,7 +207,12 @@ class Runner:
         child.end()
         readings = {**answer["readings"], **answer["quality"]}
         self.write(
-            trial, readings=readings, curve=answer["curve"], prepared=answer["prepared"], loaded=answer["loaded"], notes=answer["notes"]
+            trial,
+            readings=readings,
+            curve=answer["curve"],
+            prepared=answer["prepared"],
+            loaded=answer["loaded"],
+            notes=answer["notes"],
         )
 
     # -- rounds -------------------------------------------------------------------------------------------------------
@@ -283,7 +290,9 @@ class Runner:
     def turn(self, item: Live, setting: tuple, number: int) -> dict | None:
         case, knobs = setting
         try:
-            answer = item.child.ask("turn", case=case, knobs=[list(pair) for pair in knobs], seconds=self.plan.suite.limits.turn, first=number)
+            answer = item.child.ask(
+                "turn", case=case, knobs=[list(pair) for pair in knobs], seconds=self.plan.suite.limits.turn, first=number
+            )
         except Lost as lost:
             self.lost(item, setting, lost)
             return None
@@ -335,7 +344,12 @@ class Runner:
                 continue
             timing = item.timings[setting]
             items = answer["readings"]["serve.items"]["value"]
-            readings = {**build["readings"], **timing.readings(items, trial.device), **answer["readings"], "serve.energy": energy(trial.device)}
+            readings = {
+                **build["readings"],
+                **timing.readings(items, trial.device),
+                **answer["readings"],
+                "serve.energy": energy(trial.device),
+            }
             self.write(
                 trial, case=case, knobs=dict(knobs), readings=readings, samples=timing.samples(), baseline=baseline,
                 notes=[*build["notes"], *answer["notes"]] or None, **shared,

@@ -35,13 +35,14 @@ class Session:
     def __init__(
         self, task: Task, make: Callable[[], Method], *, backend, data: Data, size: str, seed: int, device: str = "cpu",
         dtype: str = "float32", threads: int = 1, budget: Budget | None = None, like: Callable[[], Method] | None = None,
-        replicates: int | None = None, announce: Callable[[str], None] = lambda text: None,
+        replicates: int | None = None, tuning: bool = False, announce: Callable[[str], None] = lambda text: None,
     ):  # fmt: skip
         self.task, self.make, self.like, self.backend, self.data = task, make, like, backend, data
         self.size, self.seed, self.device, self.dtype, self.threads, self.budget = size, seed, device, dtype, threads, budget
         self.replicates = task.replicates if replicates is None else replicates
         if size == "smoke":
             self.replicates = min(self.replicates, 20)
+        self.tuning = tuning  # then nothing hidden is loaded and nothing is scored
         self.announce = announce
         self.clock = BuildClock()
         self.build_readings: dict[str, dict] = {}
@@ -100,7 +101,7 @@ class Session:
                 totals[f"build.{name}.time"] = totals.get(f"build.{name}.time", 0.0) + seconds
             for name, value in progress.items():
                 totals[name] = totals.get(name, 0.0) + value
-            if "serve" not in self.task.phases:
+            if "serve" not in self.task.phases and not self.tuning:
                 hidden = self.task.hidden(self.data, self.size, seed, prepared)
                 scores.append(self.task.score(method, self.given, hidden, None, []))
         self._build_readings(totals, memory_start)

@@ -95,7 +95,9 @@ class Nursery:
                 if "pid" in answer:
                     return answer["pid"], ours, read
         except (OSError, Lost) as error:
-            raise RunError(f"the worker process could not be started ({error})", remedy="See the messages above; is memory left?") from None
+            raise RunError(
+                f"the worker process could not be started ({error})", remedy="See the messages above; is memory left?"
+            ) from None
         finally:
             theirs.close()
             os.close(write)

@@ -83,7 +83,7 @@ class Worker:
             task_class(), lambda: method_class(**method[2]), backend=self.backend, data=Data(trial["data"][0], trial["data"][1]),
             size=trial["size"], seed=trial["seed"], device=trial["device"], dtype=trial["dtype"], threads=trial["threads"],
             budget=Budget(**trial["budget"]) if trial["budget"] else None, like=(lambda: like_class(**like[2])) if like else None,
-            replicates=trial["replicates"], announce=lambda text: self.send({"progress": text}),
+            replicates=trial["replicates"], tuning=trial["tuning"], announce=lambda text: self.send({"progress": text}),
         )  # fmt: skip
         own = next(origin for origin in self.origins if method[0].split(".")[0] == origin.package.split(".")[0])
         return {"loaded": loaded_digest(own), "import": time.perf_counter() - start}
@@ -130,7 +130,13 @@ class Worker:
         start = time.perf_counter()
         timed = turn(call, batches, seconds=seconds, synchronise=self.session.backend.synchronise, first=first)
         self.session.remember(setting, timed.last_index, timed.last_output)
-        return {"wall": thin(timed.wall), "cpu": thin(timed.cpu), "calls": timed.calls, "first": timed.first, "spent": time.perf_counter() - start}
+        return {
+            "wall": thin(timed.wall),
+            "cpu": thin(timed.cpu),
+            "calls": timed.calls,
+            "first": timed.first,
+            "spent": time.perf_counter() - start,
+        }
 
     def do_finish(self, *, case: str, knobs: list) -> dict:
         setting = (case, tuple((name, value) for name, value in knobs))

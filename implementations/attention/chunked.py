@@ -53,11 +53,12 @@ class Chunked(Attention):
 
         The weights are exp(score - maximum). Gradients do not flow through the maximum: it cancels.
         """
+        # Half precision is for the matmuls; the running sums would drown in it.
+        wide = torch.promote_types(q.dtype, torch.float32)
         total = sums = maximum = None
         for left in range(0, end, self.key_block):
             right = min(left + self.key_block, end)
-            # Half precision is for the matmuls; the running sums would drown in it.
-            weights = torch.bmm(q, k[:, left:right].mT).float()
+            weights = torch.bmm(q, k[:, left:right].mT).to(wide)
             if self.causal and right - 1 > start:
                 # In-block mask: key left + j is after query start + i. Key 0 comes first, so no row's maximum is ever -inf.
                 weights.masked_fill_(future(q.shape[1], right - left, start - left, q.device), float("-inf"))
@@ -66,7 +67,7 @@ class Chunked(Attention):
             weights.sub_(top).exp_()
             values = torch.bmm(weights.to(v.dtype), v[:, left:right])
             if maximum is None:
-                total, sums = values.float(), weights.sum(-1, keepdim=True)
+                total, sums = values.to(wide), weights.sum(-1, keepdim=True)
             else:
                 shrink = torch.exp(maximum - top)
                 total = total.mul_(shrink).add_(values)

@@ -36,15 +36,16 @@ class Sdpa(Attention):
 
     def skip(self, given):
         if self.kernel not in ("auto", *KERNELS):
-            return f"no kernel '{self.kernel}' (known: auto, {', '.join(KERNELS)})"
+            raise ValueError(f"no kernel '{self.kernel}' (known: auto, {', '.join(KERNELS)})")
         if self.kernel == "auto" or runs(self.kernel, given, self.run):
             return ""
-        return f"PyTorch {torch.__version__} has no {self.kernel} kernel for {self.run.device}, {self.run.dtype}, heads of {given.head_dim}"
+        where = f"{self.run.device}, {self.run.dtype}, heads of {given.head_dim}"
+        return f"PyTorch {torch.__version__} has no {self.kernel} kernel for {where}"
 
     def build(self, given, run):
         super().build(given, run)
         self.device = run.device
-        # PyTorch prefers flash, then efficient, then math; which of them run here is what decides the FLOPs below.
+        # Only for the FLOPs: PyTorch takes a fused kernel where one runs (cuDNN's among them), and those skip blocks alike.
         order = KERNELS if self.kernel == "auto" else (self.kernel,)
         self.chosen = next((name for name in order if runs(name, given, run)), "math")
         self.room = torch.cuda.mem_get_info()[0] if run.device == "cuda" else free_host_memory()
@@ -85,7 +86,7 @@ def runs(kernel: str, given, run) -> bool:
 
 def blocks(n: int, device: str) -> tuple[int, int]:
     """(queries, keys) in a block. CPU: from the source of PyTorch's kernel. CUDA: 128 x 128, FlashAttention-2's choice for
-    heads of 64; other heads and other kernels take other blocks, which moves a causal count by less than 128 / n."""
+    heads of 64; other heads and other kernels take other blocks, which moves a causal count by about 128 / n."""
     if device != "cpu":
         return 128, 128
     return (256 if n >= 768 else 64 if n >= 192 else 32), 512

@@ -27,9 +27,11 @@ class SdpaJax(Attention):
 
     def skip(self, given):
         if self.implementation not in ("auto", "xla", "cudnn"):
-            return f"no implementation '{self.implementation}' (known: auto, xla, cudnn)"
+            raise ValueError(f"no implementation '{self.implementation}' (known: auto, xla, cudnn)")
         if self.implementation == "cudnn" and not fused(self.run):
             return f"cudnn attention needs float16 or bfloat16 on an NVIDIA GPU, not {self.run.dtype} on {self.run.device}"
+        if self.run.device == "cpu" and self.run.dtype == "float16":
+            return "JAX has no float16 attention on the CPU: its float16 matmul with float32 sums is missing there"
         return ""
 
     def build(self, given, run):

@@ -24,10 +24,10 @@ EVERY_ROW = 2048  # up to this length all query rows are checked, beyond it SOME
 SOME_ROWS = 512
 CALIBRATION = {"smoke": 64, "quick": 256, "full": 256}
 
-# Relative error up to which a method that calls itself exact is: 64 units in the last place of bfloat16 and float16, 84 of
-# float32. Rounding q kᵀ to the run's dtype costs 1 to 7 units on the data below; the slips tested for cost over a thousand
-# in float32.
-EXACT = {"float32": 1e-5, "float16": 0.0625, "bfloat16": 0.25}
+# Relative error up to which a method that calls itself exact is. Rounding q kᵀ to the run's dtype costs up to 3e-6, 3e-3 and
+# 4e-2 on the data below (seen: float16 to 128 tokens, the others to 2,048). At 256 tokens the slips that the tests try in
+# half precision (no scale, a mask one off) cost over 0.1; at length they fade, and float32 is what tells.
+EXACT = {"float32": 1e-5, "float16": 0.02, "bfloat16": 0.1}
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,8 @@ class Attention(Method):
         """
         shape = q.shape
         if len(shape) != 4 or k.shape != shape or v.shape != shape:
-            raise ValueError(
-                f"q, k and v must have one shape [batch, heads, length, head_dim], not {tuple(shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
-            )
+            found = ", ".join(str(tuple(x.shape)) for x in (q, k, v))
+            raise ValueError(f"q, k and v must have one shape [batch, heads, length, head_dim], not {found}")
         if 0 in shape:
             raise ValueError(f"attention over nothing: the shape {tuple(shape)} has a zero in [batch, heads, length, head_dim]")
         if shape[1] != self.heads or shape[3] != self.head_dim:
@@ -80,7 +79,7 @@ class Attention(Method):
 
     def compute(self, q, k, v):
         """As `attend`, with shapes already checked."""
-        raise NotImplementedError(f"method '{self.name}' has no compute()")
+        raise TypeError(f"method '{self.name}' has no compute()")  # not NotImplementedError: that would read as a refused case
 
     def require(self, size: float, what: str) -> None:
         """Refuse the case if `size` bytes are more than there is room for."""

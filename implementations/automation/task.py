@@ -150,7 +150,7 @@ class HyperparameterSearch(Task):
             "worker-time-to-target": time * used,
             "target-share": float(len(hit) > 0),
             "epochs-spent": float(len(errors)),
-            "idle-share": max(0.0, 1 - busy / (used * cluster.horizon)),
+            "idle-share": abs(round(1 - busy / (used * cluster.horizon), 9)),
             "wrong-promotions": wrong_promotions(cluster.log),
             "regret": Curve(grid, regret[np.searchsorted(seen["time"], grid, side="right")]),
         }

@@ -142,6 +142,8 @@ class Classifier(Method):
 
         width, full, side, classes, batch = self.shape
         if phase == "build":
+            if not self.steps:
+                return None
             each = self.steps * batch
             dense = each * cnn.training_flops(full, side, classes)
             return Flops(each * cnn.training_flops(width, side, classes), dense=dense)

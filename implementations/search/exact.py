@@ -16,9 +16,10 @@ from effbench import Flops
 from .selection import CHUNK, MARGIN, rank, smallest
 from .task import K, VectorIndex
 
-CPU_BLOCK = 8192  # base rows at once: 256 queries x 8192 scores are 8 MB, read again while still in the last-level cache
-CUDA_BLOCK = 131072
-QUERIES = 1024  # queries at once, which bounds the scores held in memory
+BLOCK = 4096  # base rows of one product: 256 queries x 4096 scores are 4 MB, still cached when their minima are taken
+SCRATCH = 1 << 24  # scores held at once, 64 MB: the selection runs once over as many blocks as fit
+QUERIES = 1024  # queries at once
+CUDA = {"block": 1 << 17, "scratch": 1 << 28}
 
 
 class Exact(VectorIndex):
@@ -34,12 +35,18 @@ class Exact(VectorIndex):
         mean = base.mean(0, dtype=np.float64).astype(np.float32) if self.metric == "l2" else np.zeros(self.d, np.float32)
         base = base - mean
         bias = 0.5 * np.einsum("nd,nd->n", base, base) if self.metric == "l2" else np.zeros(self.rows, np.float32)
-        spare = -self.rows % CHUNK  # rows that never win, so that every block is a whole number of chunks
-        self._hold(np.pad(base, ((0, spare), (0, 0))), np.pad(bias, (0, spare), constant_values=np.inf), mean)
+        self._hold(base, bias, mean)
 
     def _hold(self, vectors, bias, mean):
-        self.vectors, self.bias, self.mean = (self.run.put(array.astype(np.float32)) for array in (vectors, bias, mean))
-        self.block = CUDA_BLOCK if self.vectors.is_cuda else CPU_BLOCK
+        """Equal blocks of whole chunks; the spare rows at the end have an infinite bias and never win."""
+        cuda = self.run.device == "cuda"
+        blocks = -(-self.rows // (CUDA["block"] if cuda else BLOCK))
+        self.block = -(-self.rows // (blocks * CHUNK)) * CHUNK
+        spare = blocks * self.block - self.rows
+        self.vectors = self.run.put(np.pad(vectors, ((0, spare), (0, 0))))
+        self.bias = self.run.put(np.pad(bias, (0, spare), constant_values=np.inf))
+        self.mean = self.run.put(mean)
+        self.limit = CUDA["scratch"] if cuda else SCRATCH
         self._scratch = self.vectors.new_empty(0)
 
     def nearest(self, queries, k):
@@ -51,21 +58,33 @@ class Exact(VectorIndex):
     def _nearest(self, queries, k):
         if self.metric == "l2":
             queries = queries - self.mean
-        values, rows = [], []
-        for start in range(0, len(self.vectors), self.block):
-            part = slice(start, start + self.block)
-            scores = self._scores(len(queries), len(self.bias[part]))
-            torch.addmm(self.bias[part], queries, self.vectors[part].T, alpha=-1, out=scores)
-            value, column = smallest(scores, k + MARGIN)
-            values.append(value)
-            rows.append(column + start)
-        return rank(self.metric, queries, self.vectors, torch.cat(values, 1), torch.cat(rows, 1), k)
+        span = max(1, self.limit // (len(queries) * self.block)) * self.block
+        count = k + MARGIN if self.metric == "l2" else k
+        found = [
+            self._span(queries, start, min(start + span, len(self.vectors)), count) for start in range(0, len(self.vectors), span)
+        ]
+        values, rows = found[0] if len(found) == 1 else (torch.cat(parts, 1) for parts in zip(*found))
+        if values.shape[1] > count:
+            values, place = values.topk(count, largest=False, sorted=False)
+            rows = rows.gather(1, place)
+        return rank(self.metric, queries, self.vectors, values, rows, k)
 
-    def _scores(self, queries: int, rows: int) -> torch.Tensor:
-        """Memory for scores, kept between calls: fresh pages cost as much as the selection."""
-        if self._scratch.numel() < queries * rows:
-            self._scratch = self.vectors.new_empty(queries * rows)
-        return self._scratch[: queries * rows].view(queries, rows)
+    def _span(self, queries, start, stop, count):
+        """The best `count` of the rows from start to stop, whole blocks: values and row numbers."""
+        q, block = len(queries), self.block
+        blocks, chunks = (stop - start) // block, block // CHUNK
+        if self._scratch.numel() < blocks * q * block:  # kept between calls: fresh pages cost as much as the selection
+            self._scratch = self.vectors.new_empty(blocks * q * block)
+        scores = self._scratch[: blocks * q * block].view(blocks, q, block)
+        minima = self.vectors.new_empty(blocks, q, chunks)
+        for number in range(blocks):
+            part = slice(start + number * block, start + (number + 1) * block)
+            score(queries, self.vectors[part], self.bias[part], scores[number])
+            torch.amin(scores[number].view(q, CHUNK, chunks), 1, out=minima[number])
+        corner = torch.arange(0, blocks * q * block, block, device=scores.device).view(blocks, q, 1)
+        first = (corner + torch.arange(chunks, device=scores.device)).transpose(0, 1).reshape(q, -1)
+        values, places = smallest(scores, minima.transpose(0, 1).reshape(q, -1), first, chunks, count)
+        return values, places // (q * block) * block + places % block + start
 
     def flops(self, phase, case, tally):
         if phase == "build":
@@ -76,10 +95,25 @@ class Exact(VectorIndex):
         return Flops(2 * queries * padded * self.d, useful=product, dense=product, other=other)
 
     def save(self, folder):
-        arrays = {name: self.run.numpy(getattr(self, name)) for name in ("vectors", "bias", "mean")}
-        np.savez(folder / "index.npz", **arrays)
+        names = ("vectors", "bias")
+        np.savez(
+            folder / "index.npz",
+            mean=self.run.numpy(self.mean),
+            **{n: self.run.numpy(getattr(self, n))[: self.rows] for n in names},
+        )
 
     def load(self, folder, given):
         self.accept(given)
         with np.load(folder / "index.npz", allow_pickle=False) as file:
             self._hold(file["vectors"], file["bias"], file["mean"])
+
+
+def score(queries, vectors, bias, out) -> None:
+    """out[i, j] = bias[j] - <queries[i], vectors[j]>, written in place."""
+    if len(queries) > 1:
+        torch.addmm(bias, queries, vectors.T, alpha=-1, out=out)
+        return
+    # One query is a matrix-vector product; the batched kernel over groups of rows reads memory up to four times faster.
+    groups = len(vectors) // CHUNK
+    column = queries.expand(groups, 1, -1).transpose(1, 2)
+    torch.baddbmm(bias.view(groups, CHUNK, 1), vectors.view(groups, CHUNK, -1), column, alpha=-1, out=out.view(groups, CHUNK, 1))

@@ -10,6 +10,8 @@ contiguous rows. The Python loop runs over visited partitions, never over querie
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 
@@ -19,7 +21,7 @@ from .kmeans import assign, kmeans
 from .selection import CHUNK, MARGIN, rank, smallest
 from .task import K, VectorIndex
 
-SCRATCH = 1 << 24  # scores held at once (64 MB); more queries than fit are searched in parts
+SCRATCH = 1 << 24  # scores, and numbers of gathered queries, held at once (64 MB each); larger batches are searched in parts
 
 
 class Ivf(VectorIndex):
@@ -59,12 +61,15 @@ class Ivf(VectorIndex):
         arrays = {"vectors": vectors, "bias": bias, "mean": mean, "order": order, "sizes": sizes, "centres": centres}
         for name, array in arrays.items():
             setattr(self, name, array if torch.is_tensor(array) else self.run.put(array))
-        self.starts = self.sizes.cumsum(0) - self.sizes
-        self._edges = [0, *self.sizes.cumsum(0).tolist()]
+        edges = [0, *self.sizes.cumsum(0).tolist()]
+        # Views made once: slicing in the timed loop would cost as much as a small product.
+        self._parts = [(self.bias[a:b], self.vectors[a:b].T, b - a) for a, b in pairwise(edges)]
+        self._starts = self.sizes.cumsum(0) - self.sizes
+        self._chunks = (self.sizes + CHUNK - 1) // CHUNK
         # Unit centres (inner product) differ from each other by a constant only, so that one formula serves both metrics.
         self._centre_bias = 0.5 * self.centres.square().sum(1) if self.metric == "l2" else torch.zeros_like(self.centres[:, 0])
-        self._width = -(-int(self.sizes.max()) // CHUNK) * CHUNK  # scores of one (query, partition) pair
-        self._scratch = self.vectors.new_empty(0)
+        self._most = int(self._chunks.max())
+        self._scores = self.vectors.new_empty(0)
 
     def nearest(self, queries, k):
         partitions = len(self.centres)
@@ -73,7 +78,7 @@ class Ivf(VectorIndex):
         leaves = min(self.leaves, partitions)
         if self.metric == "l2":
             queries = queries - self.mean
-        at_once = max(1, SCRATCH // (leaves * self._width))
+        at_once = max(1, SCRATCH // (leaves * max(self._most * CHUNK, self.d)))
         if len(queries) <= at_once:
             return self._nearest(queries, leaves, k)
         return torch.cat([self._nearest(part, leaves, k) for part in queries.split(at_once)])
@@ -84,33 +89,40 @@ class Ivf(VectorIndex):
         probes = centre_scores.topk(leaves, largest=False, sorted=False).indices.view(-1)
         self.run.tally(queries=count, points=lambda: int(self.sizes[probes].sum()))
         partition, pair = probes.sort()  # pairs (query, leaf), those of one partition side by side
-        scores = self._scan(queries, partition, pair // leaves)
-        value, column = smallest(scores, k + MARGIN)
-        row = column + self.starts[partition][:, None]
-        values, rows = torch.empty_like(value), torch.empty_like(row)
-        values[pair], rows[pair] = value, row
-        values, rows = values.view(count, -1), rows.view(count, -1)
+        scores, corner = self._scan(queries, partition, pair // leaves)
+        # The chunks of every pair, in the order of the queries; a pair with fewer chunks than the largest ends in dummies.
+        chunk = torch.arange(self._most, device=scores.device)
+        first = torch.empty_like(corner).scatter_(0, pair, corner)[:, None] + chunk * CHUNK
+        first = first.masked_fill_(chunk >= self._chunks[probes][:, None], len(scores) - CHUNK).view(count, -1)
+        minima = scores.view(-1, CHUNK).amin(1)[first // CHUNK]
+        values, places = smallest(scores, minima, first, 1, k + MARGIN if self.metric == "l2" else k)
+        slot = torch.searchsorted(corner, places, right=True) - 1
+        rows = self._starts[partition[slot]] + places - corner[slot]
         found = rank(self.metric, queries, self.vectors, values, rows, k)
         return torch.where(found < 0, -1, self.order[found])
 
     def _scan(self, queries, partition, query):
-        """Scores [pairs, width] of every (query, partition) pair, sorted by partition; infinity beyond a partition's end."""
-        pairs = len(partition)
-        if self._scratch.numel() < pairs * self._width:
-            self._scratch = self.vectors.new_empty(pairs * self._width)
-        scores = self._scratch[: pairs * self._width].view(pairs, self._width)
+        """Scores of all pairs (query, partition) in one flat tensor, and the place [pairs] where each pair begins.
+
+        A pair takes whole chunks, filled up with infinity; one chunk of infinities stands at the very end.
+        """
+        wide = self._chunks[partition] * CHUNK
+        ends = wide.cumsum(0)
+        size = int(ends[-1]) + CHUNK
+        if len(self._scores) < size:  # kept between calls: fresh pages cost as much as the selection
+            self._scores = self.vectors.new_empty(size)
+        scores = self._scores[:size].fill_(torch.inf)
         visited, counts = partition.unique_consecutive(return_counts=True)
-        stop = 0
-        for leaf, pairs_here in zip(visited.tolist(), counts.tolist()):
-            start, stop = stop, stop + pairs_here
-            first, last = self._edges[leaf], self._edges[leaf + 1]
-            if first < last:
-                asking = queries if len(queries) == 1 else queries[query[start:stop]]
-                torch.addmm(
-                    self.bias[first:last], asking, self.vectors[first:last].T, alpha=-1, out=scores[start:stop, : last - first]
-                )
-            scores[start:stop, last - first :] = torch.inf
-        return scores
+        asking = queries[query].split(counts.tolist()) if len(queries) > 1 else [queries] * len(visited)
+        place = 0
+        for leaf, those in zip(visited.tolist(), asking):
+            bias, rows, length = self._parts[leaf]
+            if length:
+                stride = -(-length // CHUNK) * CHUNK
+                out = scores.as_strided((len(those), length), (stride, 1), place)
+                torch.addmm(bias, those, rows, alpha=-1, out=out)
+                place += len(those) * stride
+        return scores, ends - wide
 
     def flops(self, phase, case, tally):
         partitions, d = len(self.centres), self.d

@@ -5,26 +5,24 @@ from __future__ import annotations
 import torch
 
 CHUNK = 32  # scores behind one minimum
-MARGIN = 8  # candidates kept beyond k: rounding of |x|^2/2 - <q,x> swaps near ties around the k-th place
+MARGIN = 4  # candidates kept beyond k: rounding of |x|^2/2 - <q,x> swaps near ties around the k-th place
 
 
-def smallest(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Values and columns of the `count` smallest entries of every row, unordered. Exact; ties are broken arbitrarily.
+def smallest(
+    scores: torch.Tensor, minima: torch.Tensor, first: torch.Tensor, step: int, count: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The `count` smallest scores of every query: values and their places in the flat `scores`, both [q, count], unordered.
 
-    A sort-like selection over the full row costs more than the matrix product at small dimensions. One vectorised pass takes
-    the minima of strided chunks; the `count` smallest entries lie in the `count` chunks with the smallest minima (were one
-    outside, each of those chunks would hold an entry at most as large), and only these are searched.
+    A sort-like selection over all scores costs more than their matrix product at small dimensions. Chunk c of query i holds the
+    CHUNK scores at first[i, c], first[i, c] + step, ...; minima[i, c] is their minimum. The `count` smallest scores lie in the
+    `count` chunks with the smallest minima: were one outside, each of those chunks would hold a score at most as large. So only
+    these chunks are searched. Exact; ties are broken arbitrarily. Fewer than `count` columns where there are fewer scores.
     """
-    rows, columns = scores.shape
-    chunks = columns // CHUNK
-    if columns % CHUNK or chunks < 2 * count:
-        return scores.topk(min(count, columns), largest=False, sorted=False)
-    minima = scores.view(rows, CHUNK, chunks).amin(1)
-    chosen = minima.topk(count, largest=False, sorted=False).indices
-    steps = torch.arange(0, columns, chunks, device=scores.device)
-    candidates = (chosen[:, :, None] + steps).view(rows, count * CHUNK)
-    values, place = scores.gather(1, candidates).topk(count, largest=False, sorted=False)
-    return values, candidates.gather(1, place)
+    chosen = minima.topk(min(count, minima.shape[1]), largest=False, sorted=False).indices
+    offset = torch.arange(0, step * CHUNK, step, device=scores.device)
+    places = (first.gather(1, chosen)[:, :, None] + offset).view(len(minima), -1)
+    values, at = scores.take(places).topk(min(count, places.shape[1]), largest=False, sorted=False)
+    return values, places.gather(1, at)
 
 
 def rank(
@@ -35,12 +33,10 @@ def rank(
     `values` and `rows` [q, c] are scores and row numbers in `vectors`. L2 distances are recomputed by differences, because
     |x|^2/2 - <q,x> cancels where neighbours are close; the inner product needs no such care.
     """
-    width = min(k + MARGIN if metric == "l2" else k, values.shape[1])
-    values, place = values.topk(width, largest=False)
-    rows = rows.gather(1, place).masked_fill_(values.isinf(), 0)  # a place without a candidate may name no row at all
+    rows = rows.masked_fill(values.isinf(), 0)  # a place without a candidate may name no row at all
     if metric == "l2":
-        exact = (vectors[rows] - queries[:, None]).square_().sum(-1)
-        values, place = exact.masked_fill_(values.isinf(), torch.inf).topk(min(k, width), largest=False)
-        rows = rows.gather(1, place)
-    rows.masked_fill_(values.isinf(), -1)
+        exact = vectors[rows].sub_(queries[:, None]).square_().sum(-1)
+        values = exact.masked_fill_(values.isinf(), torch.inf)
+    values, place = values.topk(min(k, values.shape[1]), largest=False)
+    rows = rows.gather(1, place).masked_fill_(values.isinf(), -1)
     return torch.nn.functional.pad(rows, (0, k - rows.shape[1]), value=-1)

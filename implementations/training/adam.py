@@ -14,9 +14,9 @@ from .task import Optimiser
 
 class Adam(Optimiser):
     name = "adam"
-    lr = param(0.003, tune=Log(0.0001, 0.1))
+    lr = param(0.008, tune=Log(0.0008, 0.08))
     beta1 = param(0.9, tune=Choice(0.9, 0.95))
-    beta2 = param(0.99, tune=Choice(0.9, 0.99, 0.999))
+    beta2 = param(0.95, tune=Choice(0.9, 0.95, 0.99))
 
     def start(self, net, steps):
         self.optimiser = torch.optim.Adam(net.parameters, lr=self.lr, betas=(self.beta1, self.beta2), fused=True)

@@ -56,8 +56,8 @@ class LocoProp(Optimiser):
 
 class LocoPropS(LocoProp):
     name = "locoprop-s"
-    lr = param(0.001, tune=Log(0.00001, 0.01))
-    gamma_per_sample = param(0.4, tune=Log(0.01, 10.0))
+    lr = param(0.001, tune=Log(0.0001, 0.01))
+    gamma_per_sample = param(2.0, tune=Log(0.2, 20.0))
     inner = param(5, sweep=(1, 5, 10))
     momentum = param(0.9, tune=Choice(0.0, 0.9))
     decay = param(0.9)
@@ -71,8 +71,8 @@ class LocoPropS(LocoProp):
 
 class LocoPropM(LocoProp):
     name = "locoprop-m"
-    lr = param(0.001, tune=Log(0.00001, 0.01))
-    gamma_per_sample = param(0.4, tune=Log(0.01, 10.0))
+    lr = param(0.001, tune=Log(0.0001, 0.01))
+    gamma_per_sample = param(0.4, tune=Log(0.04, 4.0))
     inner = param(5, sweep=(1, 5, 10))
     momentum = param(0.9, tune=Choice(0.0, 0.9))
     decay = param(0.9)
@@ -86,7 +86,7 @@ class LocoPropM(LocoProp):
                 Bound("quality.train-loss", "<=", 1.0, over="rmsprop"),
                 Bound("quality.train-loss", "<=", 1.0, over="adam"),
                 Bound("quality.train-loss", "<=", 1.0, over="sgd-momentum"),
-                Bound("build.time", "<=", 1.0, over="rmsprop", at="quality.train-loss <= 2.0"),
+                Bound("build.time", "<=", 1.0, over="rmsprop", at="quality.train-loss <= 2.5"),
             ),
             partly=(0, 1, 2),
             size="quick",

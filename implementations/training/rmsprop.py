@@ -1,6 +1,6 @@
 """RMSProp: the gradient divided by the root of a running average of its square, with momentum after the division.
 
-Source: Tieleman and Hinton, lecture 6e (2012), as `torch.optim.RMSprop`. The strongest first-order arm of the pilot.
+Source: Tieleman and Hinton, lecture 6e (2012), as `torch.optim.RMSprop`. The steadiest of the first-order arms on the digits.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from .task import Optimiser
 
 class RmsProp(Optimiser):
     name = "rmsprop"
-    lr = param(0.001, tune=Log(0.0001, 0.1))
+    lr = param(0.0007, tune=Log(0.00007, 0.007))
     momentum = param(0.9, tune=Choice(0.0, 0.9))
-    decay = param(0.99, tune=Choice(0.9, 0.99))
+    decay = param(0.9, tune=Choice(0.9, 0.99))
 
     def start(self, net, steps):
         self.optimiser = torch.optim.RMSprop(net.parameters, lr=self.lr, momentum=self.momentum, alpha=self.decay)

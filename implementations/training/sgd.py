@@ -14,8 +14,8 @@ from .task import Optimiser
 
 class SgdMomentum(Optimiser):
     name = "sgd-momentum"
-    lr = param(0.03, tune=Log(0.001, 1.0))
-    momentum = param(0.9, tune=Choice(0.9, 0.95, 0.99))
+    lr = param(0.015, tune=Log(0.0015, 0.15))
+    momentum = param(0.9, tune=Choice(0.9, 0.95))
     nesterov = param(True, tune=Choice(True, False))
 
     def start(self, net, steps):

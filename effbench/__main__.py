@@ -1,0 +1,5 @@
+"""`python -m effbench` is the command `effbench`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Six unlike techniques (and one of reinforcement learning) in miniature: what the API must hold."""
