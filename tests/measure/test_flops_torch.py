@@ -176,6 +176,11 @@ def test_a_wrong_formula_is_rejected_by_the_table(monkeypatch):
     assert count(call, "torch").executed > 1.5 * 3 * (2 * 2 * 36 * 12 * 18)
 
 
+def test_results_written_into_a_given_tensor_are_counted():
+    out = torch.empty(3, 5)
+    assert count(lambda: torch.addmm(R(5), R(3, 4), R(4, 5), out=out), "torch").executed == 120
+
+
 def test_other_work_is_listed_in_elements():
     counted = count(lambda: torch.relu(R(4, 8)).sum(), "torch")
     assert counted.elementwise["aten.relu"] == 32
