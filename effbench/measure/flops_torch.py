@@ -64,7 +64,7 @@ class _Counting(TorchDispatchMode):
         if not isinstance(func, torch._ops.OpOverload):
             return self._higher_order(func, args, kwargs)
         packet = func.overloadpacket
-        known = packet in self.ours or packet in flop_registry
+        known = self._ours(packet) is not None or packet in flop_registry
         if not known and func.namespace == "aten":
             with self:
                 out = func.decompose(*args, **kwargs)
@@ -73,6 +73,12 @@ class _Counting(TorchDispatchMode):
         out = func(*args, **kwargs)
         self._book(func, packet, args, kwargs, out)
         return out
+
+    def _ours(self, packet):
+        """Our formula for an operation, or for the one that it does in place (`addmm_`)."""
+        if packet not in self.ours and packet.__name__.endswith("_"):
+            self.ours[packet] = self.ours.get(getattr(torch.ops.aten, packet.__name__.rstrip("_"), None))
+        return self.ours.get(packet)
 
     def _higher_order(self, func, args, kwargs):
         out = func(*args, **kwargs)
@@ -84,10 +90,11 @@ class _Counting(TorchDispatchMode):
 
     def _book(self, func, packet, args, kwargs, out) -> None:
         name = packet.__name__
-        if packet in self.ours:
+        formula = self._ours(packet)
+        if formula is not None:
             tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
             complex_numbers = name not in REAL_ALREADY and any(x.is_complex() for x in tensors)
-            self.ledger.work(str(packet), self.ours[packet](out, *args, **kwargs) * (f.COMPLEX if complex_numbers else 1))
+            self.ledger.work(str(packet), formula(out, *args, **kwargs) * (f.COMPLEX if complex_numbers else 1))
         elif packet in flop_registry:
             self.ledger.work(str(packet), flop_registry[packet](*args, **kwargs, out_val=out))
         elif func.namespace in ("prim", "prims", "profiler") or func.is_view or name in FREE:
@@ -103,7 +110,10 @@ def _unwraps(kind: type) -> bool:
 
 
 def _is_other(func, name: str) -> bool:
-    tags = func.tags
+    tags = set(func.tags)
+    if name.endswith("_"):  # many operations carry their tag only out of place
+        twin = getattr(torch.ops.aten, name.rstrip("_"), None)
+        tags |= set(getattr(twin, func._overloadname, func).tags) if twin is not None else set()
     if torch.Tag.pointwise in tags or (hasattr(torch.Tag, "reduction") and torch.Tag.reduction in tags):
         return True
     stem = name.removesuffix("_backward").removesuffix("_dense")

@@ -60,6 +60,10 @@ def _plain_conv(out, /, x, weight, *rest, **_):
     return f.convolution(x.shape[0], out.shape[2:], weight.shape)
 
 
+def _transposed_conv(out, /, x, weight, *rest, **_):
+    return f.convolution(x.shape[0], x.shape[2:], weight.shape)
+
+
 def _conv_backward(out, /, grad, x, weight, bias, stride, padding, dilation, transposed, output_padding, groups, mask, **_):
     return (mask[0] + mask[1]) * f.convolution(x.shape[0], (x if transposed else grad).shape[2:], weight.shape)
 
@@ -166,17 +170,21 @@ def _half_dense(out, /, *args, **_):
 
 
 TABLE: dict[str, Callable] = {
-    **dict.fromkeys(("mm", "bmm", "mv", "dot", "vdot", "_int_mm", "_sparse_mm", "_scaled_mm", "hspmm"), _two),
+    **dict.fromkeys(("mm", "bmm", "mv", "dot", "vdot", "_int_mm", "_sparse_mm", "_scaled_mm", "_scaled_mm_v2", "hspmm"), _two),
     **dict.fromkeys(("addmm", "baddbmm", "addbmm", "addmv", "_sparse_addmm", "_addmm_activation", "sspaddmm"), _three),
     "addr": lambda out, /, *rest, **_: 2.0 * out.numel(),
     "sparse_sampled_addmm": _sampled,
-    **dict.fromkeys(("_grouped_mm", "_scaled_grouped_mm"), _grouped),
+    **dict.fromkeys(("_grouped_mm", "_scaled_grouped_mm", "_scaled_grouped_mm_v2"), _grouped),
     **dict.fromkeys(("_weight_int8pack_mm", "_weight_int4pack_mm", "_weight_int4pack_mm_for_cpu"), _by_output),
-    **dict.fromkeys(("_weight_int4pack_mm_with_scales_and_zeros", "_dyn_quant_matmul_4bit", "mkldnn_linear"), _by_output),
+    **dict.fromkeys(
+        ("_weight_int4pack_mm_with_scales_and_zeros", "_dyn_quant_matmul_4bit", "mkldnn_linear", "_mixed_dtypes_linear"), _by_output
+    ),
     **dict.fromkeys(("_sparse_semi_structured_mm", "_sparse_semi_structured_addmm", "_cslt_sparse_mm"), _half_dense),
     **dict.fromkeys(("convolution", "_convolution", "convolution_overrideable"), _conv),
     **dict.fromkeys(("cudnn_convolution", "mkldnn_convolution", "cudnn_convolution_relu", "_slow_conv2d_forward"), _plain_conv),
     **dict.fromkeys(("_conv_depthwise2d", "conv_depthwise3d", "slow_conv3d_forward", "thnn_conv2d"), _plain_conv),
+    **dict.fromkeys(("cudnn_convolution_add_relu", "slow_conv_dilated2d", "slow_conv_dilated3d"), _plain_conv),
+    **dict.fromkeys(("cudnn_convolution_transpose", "slow_conv_transpose2d", "slow_conv_transpose3d"), _transposed_conv),
     "convolution_backward": _conv_backward,
     **dict.fromkeys(("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention"), _attention),
     **dict.fromkeys(("_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention"), _attention),
@@ -202,6 +210,8 @@ TABLE: dict[str, Callable] = {
     "cholesky_solve": _substitutions(2, 1),
     "linalg_lu_solve": _substitutions(2, 0),
     "linalg_qr": _qr,
+    "geqrf": lambda out, /, a, *rest, **_: prod(a.shape[:-2]) * f.qr(*a.shape[-2:]),
+    "linalg_householder_product": lambda out, /, a, tau, **_: prod(a.shape[:-2]) * f.form_q(*a.shape[-2:], tau.shape[-1]),
     "linalg_lstsq": _lstsq,
     "_linalg_svd": _svd,
     "_linalg_eigh": _eigh,
@@ -238,7 +248,9 @@ FREE = _words("""
     _sparse_coo_tensor_with_dims_and_tensors _nested_tensor_from_mask _values _indices values indices crow_indices col_indices
     _nnz sparse_dim dense_dim is_coalesced _is_any_true record_stream _conj_physical alias unsqueeze_ squeeze_ transpose_ t_
     as_strided_ _cudnn_init_dropout_state _cudnn_rnn_flatten_weight diag_embed block_diag as_strided_copy view_copy
-    expand_copy permute_copy
+    expand_copy permute_copy complex resize resize_as resize_as_ _resize_output_ to_padded_tensor channel_shuffle is_pinned
+    empty_permuted _chunk_cat _has_same_storage_numel _convert_weight_to_int4pack _convert_weight_to_int4pack_for_cpu
+    _cslt_compress _print _stack diagonal_scatter rot90 zero set _pack_padded_sequence lu_unpack
 """)
 # Reductions, normalisations, look-ups, comparisons and random numbers that carry no "pointwise" or "reduction" tag.
 OTHER = _words("""
@@ -262,9 +274,27 @@ OTHER = _words("""
     fake_quantize_per_channel_affine_cachemask _make_per_tensor_quantized_tensor _choose_qparams_per_tensor glu isin isclose
     _amp_foreach_non_finite_check_and_unscale_ _fused_moving_avg_obs_fq_helper _prelu_kernel rrelu_with_noise mse_loss
     binary_cross_entropy binary_cross_entropy_with_logits huber_loss smooth_l1_loss soft_margin_loss multi_margin_loss
-    multilabel_margin_loss_forward histogramdd _assert_scalar unfold popcount
+    multilabel_margin_loss_forward histogramdd floor_divide masked_fill dist grid_sampler_3d index_reduce log_sigmoid_forward
+    native_norm polar histogram frexp binomial _standard_gamma _sample_dirichlet _masked_softmax _weight_norm_interface
+    adaptive_max_pool3d fractional_max_pool2d max_unpool2d max_unpool3d _coalesce _coalesced _is_all_true allclose
+    _masked_scale _add_relu _unsafe_masked_index _transform_bias_rescale_qkv exponential geometric cauchy log_normal random
+    lcm gcd heaviside xlogy _assert_scalar unfold popcount
 """)
-OTHER_PREFIXES = ("_foreach_", "_fused_adam", "_fused_sgd", "_fused_adagrad", "_fused_rms", "special_", "bitwise_")
+OTHER_PREFIXES = (
+    "_foreach_",
+    "_fused_adam",
+    "_fused_sgd",
+    "_fused_adagrad",
+    "_fused_rms",
+    "special_",
+    "bitwise_",
+    "upsample_",
+    "_upsample_",
+    "reflection_pad",
+    "replication_pad",
+    "fake_quantize_",
+    "_fake_quantize_",
+)
 
 
 def formulas() -> dict:

@@ -181,6 +181,15 @@ def test_results_written_into_a_given_tensor_are_counted():
     assert count(lambda: torch.addmm(R(5), R(3, 4), R(4, 5), out=out), "torch").executed == 120
 
 
+def test_products_in_place_are_counted():
+    assert count(lambda: R(3, 5).addmm_(R(3, 4), R(4, 5)), "torch").executed == 120
+
+
+def test_other_work_in_place_is_known():
+    counted = count(lambda: R(3, 5).masked_fill_(R(3, 5) > 0, 1.0).add_(1).clamp_(0, 1).floor_divide_(2), "torch")
+    assert counted.uncounted == ()
+
+
 def test_other_work_is_listed_in_elements():
     counted = count(lambda: torch.relu(R(4, 8)).sum(), "torch")
     assert counted.elementwise["aten.relu"] == 32
