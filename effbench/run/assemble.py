@@ -44,6 +44,8 @@ class Timing:
     calls: int = 0
     spent: float = 0.0
     first: float | None = None
+    host: list[float] = field(default_factory=list)  # median per visit from call to answer, where the device has its own clock
+    how: str = ""
 
     def add(self, answer: dict, disturbed: str = "") -> None:
         self.visits.append(Visit(median(answer["wall"]), median(answer["cpu"]), disturbed=disturbed))
@@ -52,6 +54,9 @@ class Timing:
         self.spent += answer["spent"]
         if self.first is None:
             self.first = answer["first"]
+        if "host" in answer:
+            self.host.append(median(answer["host"]))
+            self.how = answer["how"]
 
     def compare(self, baseline: Visit) -> None:
         """Ratios of the last visit to the baseline's visit of the same round; a disturbance of either spoils them."""
@@ -83,7 +88,11 @@ class Timing:
         ordered = sorted(value for i in used for value in self.raw[i])
         center, low, high = geometric_interval([self.visits[i].wall for i in used])
         disturbed = len(self.visits) - len(used)
-        how = f"median of {len(used)} turns" + (f", {disturbed} disturbed ones left out" if disturbed else "")
+        how = (
+            f"median of {len(used)} turns"
+            + (f", {self.how}" if self.how else "")
+            + (f", {disturbed} disturbed ones left out" if disturbed else "")
+        )
         out = {
             "serve.latency": reading(
                 center,
@@ -95,10 +104,15 @@ class Timing:
                 min=ordered[0],
                 p90=quantile(ordered, 0.9),
                 p99=quantile(ordered, 0.99),
-                cpu=median(self.visits[i].cpu for i in used),
+                cpu=median(self.visits[i].cpu for i in used) or None,
             ),
             "serve.first_call": reading(self.first, "s", how="first call: compilation and cold caches included"),
         }
+        if self.host:
+            value, below, above = geometric_interval([self.host[i] for i in used])
+            out["serve.latency.host"] = reading(
+                value, "s", how="from call to answer on the host, one at a time", low=below, high=above
+            )
         if items:
             out["serve.throughput"] = reading(
                 items / center,

@@ -305,11 +305,24 @@ class Session:
             raise Wrong("the method changed its input")
         self._same_answer(setting, outputs)
         scored = self.task.score(self.method, self.given, self.hidden, self.case(name), outputs)
+        readings.update(self._graph(call, batches))
         readings["serve.energy"] = self._energy(call, batches, energy)
         quality, curves = self._quality([scored])
         if curves:
             self.notes.append("curves from the serve phase are not kept")
         return {**readings, **quality}
+
+    def _graph(self, call: Callable, batches: list) -> dict[str, dict]:
+        """CUDA graph replay: what the call costs without launch overhead, where it can be captured."""
+        if self.device != "cuda" or self.method.backend != "torch":
+            return {}
+        from ..measure.cuda import graph_turn
+
+        turn, reason = graph_turn(call, batches[:3], seconds=0.05)
+        if turn is None:
+            return {"serve.latency.graph": reading(None, "s", reason=reason)}
+        ordered = sorted(turn.device)
+        return {"serve.latency.graph": reading(ordered[len(ordered) // 2], "s", how=turn.how, n=len(ordered), min=ordered[0])}
 
     def _energy(self, call: Callable, batches: list, seconds: float) -> dict:
         if seconds <= 0:
