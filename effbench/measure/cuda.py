@@ -128,11 +128,11 @@ def device_turn(
     end = kit.now() + seconds
     while len(turn.device) < min_samples or kit.now() < end:
         taken, turn.last_output = _sample(kit, step, launches, spin=queueing * launches, cold=turn.variant == "cold")
+        turn.last_index = index % count  # of this output; the sample from the host moves on
         turn.device.append(max(taken - overhead, 0.0) / launches)
         waited, tail = _on_host(kit, step)
         turn.wall.append(waited)
         tails.append(tail)
-    turn.last_index = index % count
     turn.early = returned_early(tails, floor, median(turn.device))
     return turn
 

@@ -167,3 +167,15 @@ def test_what_cannot_be_captured_gives_a_reason():
     turn, reason = cuda.graph_turn(call, ["a"], kit=device)
     assert turn is None
     assert "not permitted" in reason
+
+
+def test_the_last_output_belongs_to_the_last_index():
+    """`score` compares the last timed answer with an untimed one on the same batch."""
+    device = Device()
+
+    def call(batch):
+        device.kernel(50e-6)
+        return f"answer to {batch}"
+
+    turn = cuda.device_turn(call, ["a", "b", "c"], seconds=0.0, min_samples=4, kit=device)
+    assert turn.last_output == f"answer to {'abc'[turn.last_index]}"
