@@ -46,4 +46,6 @@ def count(call: Callable[[], Any], backend: str) -> tuple[float | None, str]:
         counted = counter(call, backend)
     except Exception as error:
         return None, f"the counter failed ({type(error).__name__}: {str(error)[:120]})"
-    return counted.executed, ""
+    if counted.uncounted:
+        return counted.executed, f"not counted: {', '.join(counted.uncounted)}"
+    return counted.executed, counted.reason

@@ -78,6 +78,7 @@ class _Counting(TorchDispatchMode):
 
     def _book(self, func, packet, args, kwargs, out) -> None:
         name = packet.__name__
+        kwargs = {key: value for key, value in kwargs.items() if key != "out"}  # formulas take the result as `out`
         if packet in self.ours:
             tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
             complex_numbers = name not in REAL_ALREADY and any(x.is_complex() for x in tensors)

@@ -83,9 +83,9 @@ class Session:
             self.given = self.task.given(self.data, self.size, seed, prepared)
             self.method = method = self.make()
             method.run = run = self._run(seed)
+            run.budget = self._allow(method)
             if reason := method.skip(self.given):
                 raise Skipped(reason)
-            run.budget = self._allow(method)
             if replicate == 0:
                 memory_start = memory.reset_peak()
                 self.backend.device_reset()

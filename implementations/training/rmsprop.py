@@ -1,6 +1,6 @@
 """RMSProp: the gradient divided by the root of a running average of its square, with momentum after the division.
 
-Source: Tieleman and Hinton, lecture 6e (2012), as `torch.optim.RMSprop`. The strongest first-order arm of the pilot.
+Source: Tieleman and Hinton, lecture 6e (2012), as `torch.optim.RMSprop`. The steadiest of the first-order arms on the digits.
 """
 
 from __future__ import annotations
