@@ -26,7 +26,9 @@ from pathlib import Path
 
 OLDEST = (3, 11)
 STAMP, LOG = "effbench-stamp.json", "effbench-install.log"
-NETWORK = re.compile(r"Connection|Timeout|timed out|Temporary failure|Max retries|IncompleteRead|HTTP error 5|RemoteDisconnected", re.I)
+NETWORK = re.compile(
+    r"Connection|Timeout|timed out|Temporary failure|Max retries|IncompleteRead|HTTP error 5|RemoteDisconnected", re.I
+)
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,11 @@ class Environment:
             say(f"  {part.name:<20} {part.megabytes:>4} MB" + (f"   {part.note}" if part.note else ""))
         if any(part.name == "torch" for part in parts):
             index = os.environ.get("EFFBENCH_TORCH_INDEX")
-            say(f"  torch comes from {index}" if index else "  (EFFBENCH_TORCH_INDEX names another index for torch, EFFBENCH_TORCH=none skips it)")
+            say(
+                f"  torch comes from {index}"
+                if index
+                else "  (EFFBENCH_TORCH_INDEX names another index for torch, EFFBENCH_TORCH=none skips it)"
+            )
 
     def timed(self, name: str, work: Callable[[], None]) -> None:
         self.step += 1
@@ -228,7 +234,9 @@ class Environment:
         strange = [path for path in self.folder.iterdir() if path.name != ".effbench-lock"]
         if strange:
             if not ((self.folder / STAMP).exists() and (self.folder / "pyvenv.cfg").exists()):
-                raise Failed(f"{self.folder} holds something else, or an environment that does not work. Remove it, or set EFFBENCH_VENV.")
+                raise Failed(
+                    f"{self.folder} holds something else, or an environment that does not work. Remove it, or set EFFBENCH_VENV."
+                )
             say("  the environment there is broken or of another Python: making it anew")
             for path in strange:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -280,7 +288,9 @@ class Environment:
         with open(log, "ab") as sink:
             at = sink.tell()
             try:
-                process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=clean(os.environ))
+                process = subprocess.Popen(
+                    command, stdout=sink, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=clean(os.environ)
+                )
             except OSError as error:
                 return 127, str(error)
             start = time.monotonic()
