@@ -111,7 +111,7 @@ def clean(variables) -> dict[str, str]:
 class Environment:
     """The virtual environment and the stamp in it: digest of what was asked for, parts that are in, parts that failed."""
 
-    def __init__(self, root: Path, run: Callable[..., int] | None = None):
+    def __init__(self, root: Path, run: Callable[[list[str]], tuple[int, str]] | None = None):
         self.root = root
         self.folder = Path(os.environ.get("EFFBENCH_VENV") or root / ".venv").expanduser().absolute()
         self.python = self.folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
