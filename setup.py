@@ -19,7 +19,7 @@ setup(
     packages=packages,
     package_dir=folders,
     package_data={
-        "effbench.publish": ["assets/*", "templates/*"],
+        "effbench": [f"**/*.{ending}" for ending in ("j2", "html", "css", "js", "svg", "txt", "md", "json")],
         "effbench_suites": ["*.toml", "asv/*"],
         "effbench_results": ["tuning/**/*.jsonl", "tuning/*.jsonl"],
     },

@@ -59,9 +59,9 @@ def test_only_packages_with_our_own_names(wheel):
 def test_every_source_template_asset_and_suite_is_in(wheel):
     with zipfile.ZipFile(wheel) as archive:
         inside = set(archive.namelist())
-    wanted = {path.relative_to(ROOT).as_posix() for path in (ROOT / "effbench").rglob("*.py")}
-    for place, pattern in (("effbench/publish/templates", "*.j2"), ("effbench/publish/assets", "*")):
-        wanted |= {path.relative_to(ROOT).as_posix() for path in (ROOT / place).glob(pattern) if path.is_file()}
+    files = [path for path in (ROOT / "effbench").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    wanted = {path.relative_to(ROOT).as_posix() for path in files}
+    assert {path.suffix for path in files} >= {".py", ".j2", ".css", ".js"}
     for folder, name, pattern in (("implementations", "effbench_implementations", "*.py"), ("suites", "effbench_suites", "*.toml")):
         wanted |= {f"{name}/{path.relative_to(ROOT / folder).as_posix()}" for path in (ROOT / folder).rglob(pattern)}
     tuning = ROOT / "results" / "tuning"
