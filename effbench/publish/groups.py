@@ -10,7 +10,7 @@ import json
 import re
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..study.records import Loaded
@@ -21,6 +21,7 @@ ORDER = (
     "build.time", "build.flops", "build.peak_memory", "serve.latency", "serve.throughput", "serve.flops", "serve.peak_memory",
     "size.parameters", "size.bytes",
 )  # fmt: skip
+MACHINE = ("name", "gpu", "gpu_model", "cpu", "cpu_model", "processor", "host")
 KEYS = ("task", "data", "size", "device", "threads", "environment")
 ARM = ("method", "backend", "dtype", "case")
 
@@ -62,10 +63,12 @@ class Group:
     baseline: str
     names: tuple[str, ...]  # readings that any row has, in reading order
     better: dict[str, str] = field(default_factory=dict)
+    machine: str = ""  # a short name of the environment
+    apart: str = ""  # what tells this group from others of the same task and data, e.g. "cuda, workstation"
 
     @property
     def title(self) -> str:
-        return f"{self.key['task']} on {self.key['data']}"
+        return f"{self.key['task']} on {self.key['data']}" + (f", {self.apart}" if self.apart else "")
 
 
 def groups(loaded: Loaded | Iterable[dict], *, baseline: str | None = None, better: dict[str, str] | None = None) -> list[Group]:
@@ -73,18 +76,32 @@ def groups(loaded: Loaded | Iterable[dict], *, baseline: str | None = None, bett
 
     `baseline` replaces the method that records name; `better` gives directions ("higher" or "lower") that names do not tell.
     """
-    records = loaded.records if isinstance(loaded, Loaded) else tuple(loaded)
+    records, environments = (loaded.records, loaded.environments) if isinstance(loaded, Loaded) else (tuple(loaded), {})
     divided: dict[str, list[dict]] = {}
     for record in sorted(records, key=canonical):
         divided.setdefault(json.dumps([record[name] for name in KEYS]), []).append(record)
-    return [_group(divided[key], baseline, better or {}) for key in sorted(divided)]
+    made = [_group(divided[key], baseline, better or {}, environments) for key in sorted(divided)]
+    return [replace(group, apart=_apart(group, made)) for group in made]
+
+
+def machine(key: str, environments: dict[str, dict]) -> str:
+    """A short name of an environment: what it calls itself, its GPU, its processor, or its key."""
+    found = (environments.get(key, {}).get(name) for name in MACHINE)
+    return next((clean(name, 80) for name in found if isinstance(name, str) and name), clean(key, 80))
+
+
+def _apart(group: Group, made: list[Group]) -> str:
+    alike = [other for other in made if all(other.key[name] == group.key[name] for name in ("task", "data"))]
+    differ = [name for name in ("size", "device", "threads", "environment") if len({json.dumps(o.key[name]) for o in alike}) > 1]
+    words = {"threads": f"{group.key['threads']} threads", "environment": group.machine}
+    return ", ".join(words.get(name, str(group.key[name])) for name in differ)
 
 
 def canonical(record: dict) -> str:
     return json.dumps(record, sort_keys=True)
 
 
-def _group(records: list[dict], baseline: str | None, better: dict[str, str]) -> Group:
+def _group(records: list[dict], baseline: str | None, better: dict[str, str], environments: dict[str, dict]) -> Group:
     measured = [record for record in records if record["role"] == "measure"]
     base = baseline or next((r["baseline"] for r in measured if r.get("baseline")), "")
     arms: dict[str, list[dict]] = {}
@@ -104,6 +121,7 @@ def _group(records: list[dict], baseline: str | None, better: dict[str, str]) ->
         baseline=base,
         names=tuple(sorted(names, key=_reading_order)),
         better={name: better.get(name) or direction(name) for name in names},
+        machine=machine(records[0]["environment"], environments),
     )
 
 

@@ -14,12 +14,10 @@ from ..api.record import STATUSES, identity
 from ..study import synthetic
 from ..study.records import Loaded
 from . import format as fmt
-from .groups import Group, Row, groups
+from .groups import Group, Row, groups, machine
 from .page import render
 from .plots import Style, plots
 from .tables import suite_fronts, table
-
-MACHINE = ("name", "gpu", "gpu_model", "cpu", "cpu_model", "processor", "host")
 
 
 def report(
@@ -47,9 +45,9 @@ def page_of(runs: Sequence[Loaded], *, baseline: str | None = None, fronts=None,
         named = [pair for run in runs for pair in suite_fronts(run)]
         fronts = sorted(named, key=str) if len(runs) > 1 else named
     environments = {key: facts for run in runs for key, facts in run.environments.items()}
-    made = groups(records.values(), baseline=baseline, better=better)
+    made = groups(Loaded(tuple(records.values()), environments), baseline=baseline, better=better)
     style = Style([row.method for group in made for row in group.rows])
-    sections = [section(group, number, style, fronts, environments) for number, group in enumerate(made, start=1)]
+    sections = [section(group, number, style, fronts) for number, group in enumerate(made, start=1)]
     return render(
         "report.html.j2",
         plots=any(part["plots"] for part in sections),
@@ -66,12 +64,6 @@ def page_of(runs: Sequence[Loaded], *, baseline: str | None = None, fronts=None,
 def _title(runs: Sequence[Loaded], records) -> str:
     titles = {title for run in runs if isinstance(title := run.suite.get("title"), str) and title}
     return ", ".join(sorted(titles) or sorted({record["suite"] for record in records})) or "Report"
-
-
-def machine(key: str, environments: dict[str, dict]) -> str:
-    """A short name of an environment: what it calls itself, its GPU, its processor, or its key."""
-    found = (environments.get(key, {}).get(name) for name in MACHINE)
-    return next((fmt.clean(name, 80) for name in found if isinstance(name, str) and name), key)
 
 
 def flat(value: dict, prefix: str = "") -> list[tuple[str, str]]:
@@ -106,13 +98,12 @@ def facts(records: list[dict], environments: dict[str, dict]) -> list[tuple[str,
     ]
 
 
-def section(group: Group, number: int, style: Style, fronts, environments: dict[str, dict]) -> dict[str, Any]:
+def section(group: Group, number: int, style: Style, fronts) -> dict[str, Any]:
     """What the templates need of a group."""
     made = table(group, fronts=fronts)
     return {
         "id": f"g{number}",
         "table": made,
-        "machine": machine(group.key["environment"], environments),
         "plots": plots(group, style, fronts=fronts),
         "rows": [row_facts(line.row) for line in made.lines],
         "prepared": [prepared(record) for record in group.prepared],

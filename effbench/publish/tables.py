@@ -147,7 +147,7 @@ def _cells(row: Row, labels: list[str], names: list[str], ratios: list[str], top
 def _caption(group: Group, constant: dict[str, str]) -> str:
     key = {name: group.key[name] for name in ("size", "device", "threads")}
     parts = [f"{name} {fmt.clean(value)}" for name, value in {**key, **constant}.items() if value != ""]
-    return ", ".join(parts) + (f", baseline {fmt.clean(group.baseline)}" if group.baseline else "")
+    return ", ".join([group.machine, *parts]) + (f", baseline {fmt.clean(group.baseline)}" if group.baseline else "")
 
 
 def _missing(group: Group) -> list[str]:

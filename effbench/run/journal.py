@@ -19,6 +19,24 @@ from pathlib import Path
 from ..api import record as records
 from ..api.errors import RecordError, RunError
 
+PROBE = 1 << 18  # bytes that must still go onto a disk which is not full
+
+
+def full(folder: Path) -> str:
+    """What keeps this process from writing a small file there, or ""."""
+    probe = folder / f".probe-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(probe, "wb") as file:
+            file.write(bytes(PROBE))
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.strerror or str(error)
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+    return ""
+
 
 class Journal:
     def __init__(self, folder: Path):

@@ -30,7 +30,7 @@ ANSWERS = {
     "prepare": {"seconds": (int, float), "bytes": int},
     "build": {"readings": dict, "quality": dict, "curve": dict, "notes": list, "loaded": str},
     "open_serve": {},
-    "turn": {"wall": list, "cpu": list, "calls": int, "first": (int, float), "spent": (int, float)},
+    "turn": {"wall": list, "cpu": list, "calls": int, "first": (int, float), "spent": (int, float), "own": (int, float)},
     "finish": {"readings": dict, "notes": list},
 }
 
@@ -237,7 +237,7 @@ class Child:
             raise self._forged()
         if status != "ok":
             raise Refused(status, plain(str(message.get("reason", ""))))
-        if not all(isinstance(message.get(name), kind) for name, kind in ANSWERS[op].items()):
+        if not all(isinstance(message.get(name), kind) for name, kind in ANSWERS.get(op, {}).items()):
             raise self._forged()
         return message
 

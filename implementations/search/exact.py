@@ -1,8 +1,8 @@
 """Exact search: every score by blocked matrix products, an exact selection, no index.
 
-The honest baseline of the area. L2 is ranked by |x|^2/2 - <q,x>, one matrix product with a fused bias; vectors are centred first and
-the winners' distances recomputed by differences, so that cancellation cannot reorder them. The selection reads chunk minima
-(the "partial reduce" of Chern et al., arXiv:2206.14286), but keeps as many chunks as needed to stay exact.
+The honest baseline of the area. L2 is ranked by |x|^2/2 - <q,x>, one matrix product with a fused bias; vectors are centred
+first and the winners' distances recomputed by differences, so that cancellation cannot reorder them. The selection reads chunk
+minima (the "partial reduce" of Chern et al., arXiv:2206.14286), but keeps as many chunks as needed to stay exact.
 Left out: lower precision, several threads of its own, a fused kernel.
 """
 

@@ -68,7 +68,7 @@ class VectorIndex(Method):
         return self.index(self.accept(given), given, run)
 
     def accept(self, given: Given) -> np.ndarray:
-        """The base as `index` gets it; sets `metric`, `rows`, `d`. `load` must call it as well. ValueError for what cannot be searched."""
+        """The base as `index` gets it; sets `metric`, `rows`, `d`; `load` calls it too. ValueError for what cannot be searched."""
         if given.metric not in METRICS:
             raise ValueError(f"unknown metric '{given.metric}' (known: {', '.join(METRICS)})")
         base = as_vectors(given.base, "the base")
@@ -105,14 +105,18 @@ class VectorIndex(Method):
             )
         if not len(queries):
             return self.run.put(np.empty((0, k), np.int64))
-        flat = queries.reshape(-1)
-        if not float(flat @ flat) <= LARGEST:
+        if not self.squared_norm(queries) <= LARGEST:
             raise ValueError("the queries hold NaN, infinity or values too large for float32 squared distances")
         found = self.nearest(queries, min(k, self.rows))
         if k <= self.rows:
             return found
         found = self.run.numpy(found)
         return self.run.put(np.pad(found, ((0, 0), (0, k - found.shape[1])), constant_values=-1))
+
+    def squared_norm(self, queries) -> float:
+        """The sum of all squares; not finite where an entry is not."""
+        flat = queries.reshape(-1)
+        return float(flat @ flat)
 
 
 def as_vectors(array, what: str) -> np.ndarray:

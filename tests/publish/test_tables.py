@@ -11,6 +11,7 @@ from effbench.publish import tables
 from effbench.publish.fronts import MAYBE, SURE, best, front, pairs
 from effbench.publish.groups import direction, groups, median_ratio, natural
 from effbench.study import synthetic
+from effbench.study.records import Loaded
 
 
 def rows_of(*points, names=("quality.q", "serve.latency")):
@@ -81,6 +82,16 @@ def test_order_of_records_does_not_matter(run):
 def test_machines_are_not_mixed():
     made = synthetic.records(60, machines=("alpha", "beta"))
     assert all(len({r["environment"] for row in g.rows for r in row.records}) <= 1 for g in groups(made))
+    titles = [g.title for g in groups(Loaded(tuple(made), synthetic.environments(("alpha", "beta"))))]
+    assert len(set(titles)) == len(titles)
+
+
+def test_titles_say_what_tells_groups_apart():
+    made = [r for r in synthetic.records(20) if r["task"] == "made-up-training"]
+    other = [{**r, "device": "cuda", "environment": "b"} for r in made]
+    names = {made[0]["environment"]: {"cpu": "little"}, "b": {"gpu": "big", "cpu": "other"}}
+    assert [g.apart for g in groups(Loaded(tuple(made + other), names))] == ["cpu, little", "cuda, big"]
+    assert [g.apart for g in groups(Loaded(tuple(made), names))] == [""]
 
 
 def test_failures_are_listed_with_reasons(run):

@@ -155,8 +155,10 @@ def test_bad_input_is_refused(cls, settings):
     method = built(cls, base, **settings)
     put = method.run.put
     for queries, words in [
-        (base[:2, :3], "4 dimensions"), (base[0], r"\[n, d\]"), (put(base[0]), "4 dimensions"), (put(base[:2] * np.float32(np.nan)), "NaN"),
-        (np.where(base[:2] > 0, np.inf, 1), "infinity"), (base[:2].astype(np.float64) * 1e200, "too large"), ([["a"] * 4], "real numbers"),
+        (base[:2, :3], "4 dimensions"), (base[0], r"\[n, d\]"), (put(base[0]), "4 dimensions"),
+        (put(base[:2] * np.float32(np.nan)), "NaN"),
+        (np.where(base[:2] > 0, np.inf, 1), "infinity"), (base[:2].astype(np.float64) * 1e200, "too large"),
+        ([["a"] * 4], "real numbers"),
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=words):
             method.search(queries, 3)
@@ -226,6 +228,16 @@ def test_torch_counts_the_flops_of_the_formula():
             with FlopCounterMode(display=False) as counter:
                 method.search(batch, 10)
             assert method.flops("serve", None, method.run._counts).executed == counter.get_total_flops()
+
+
+def test_a_jax_trace_counts_the_flops_of_the_formula():
+    from effbench.measure.flops import count
+
+    base = np.random.default_rng(0).standard_normal((3000, 16), np.float32)
+    method = built(exact_jax.ExactJax, base)
+    batch = method.run.put(base[:20])
+    expected = method.flops("serve", None, {"queries": 20}).executed
+    assert count(lambda: method.search(batch, 10), "jax").executed == expected
 
 
 def test_the_whole_trial_at_smoke_size():

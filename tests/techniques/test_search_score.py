@@ -103,7 +103,8 @@ def test_answers_that_break_the_contract_are_wrong(material):
     beyond, below = good.copy(), good.copy()
     beyond[0, 0], below[0, 0] = 900, -2
     for bad, words in [
-        (twice, "name a row twice"), (beyond, "900"), (below, "-2"), (good[:, :9], "shape"), (good.astype(np.float64), "type float64"),
+        (twice, "name a row twice"), (beyond, "900"), (below, "-2"), (good[:, :9], "shape"),
+        (good.astype(np.float64), "type float64"),
         (good.astype(np.uint64), "type uint64"), (good.astype(np.int16), "type int16"), (good[:, :, None], "shape"),
     ]:  # fmt: skip
         with pytest.raises(Wrong, match=words):
@@ -152,7 +153,7 @@ def test_fashion_mnist_rows_come_from_the_right_files(monkeypatch):
 
 
 def test_clusters_overlap_as_learned_embeddings_do():
-    """Mean cosine of the first and tenth neighbour about .8 and .7 and a median pair near 0; separated clusters look nothing like it."""
+    """Mean cosine of the first and tenth neighbour about .8 and .7, of a median pair near 0; separated clusters are unlike that."""
 
     def neighbours(spread):
         points = clustered(np.random.default_rng(0), 20200, 64, centers=200, rank=48, spread=spread, noise=0.15)
