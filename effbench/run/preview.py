@@ -212,10 +212,14 @@ def text(found: dict[str, Any]) -> str:
         lines.append(
             f"{found['guessed']} of these times are guesses: the task's median, or {GUESS:g} s where nothing of it was measured"
         )
+    lines.append("Not in these times: fetching, and shared material that is made once.")
     lines.append(f"memory limit of a trial: {size(found['memory_limit'])}")
     for item in found["downloads"]:
         lines.append(f"to fetch: {item['name']} ({item['state']}), {item['bytes'] / 1e6:.1f} MB, {item['licence']}")
-    lines += [f"skipped: {item['what']}, {item['trials']} trials: {item['reason']}" for item in found["skipped"]]
+    lines += [
+        f"skipped: {item['what']}, {item['trials']} trial{'s' if item['trials'] > 1 else ''}: {item['reason']}"
+        for item in found["skipped"]
+    ]
     lines += [f"note: {note}" for note in found["notes"]]
     return "\n".join([*lines, "Nothing was started."])
 

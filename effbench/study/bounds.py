@@ -256,7 +256,7 @@ def at_quality(bound: Bound, mine: list[dict], theirs: list[dict]) -> Seen:
     if reference.value is None:
         return reference
     if paired and len({json.dumps([r["params"], r["knobs"]], sort_keys=True) for r in theirs}) == 1:
-        return Seen(own.value, own.low, own.high, "1", "off the front, paired by round")
+        return Seen(own.value, own.low, own.high, "1", "off the front, paired by round", own.reason)
     return own.over(reference)
 
 
