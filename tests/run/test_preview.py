@@ -64,6 +64,7 @@ def test_tuning_trials_count(toys):
 
 def test_downloads_and_what_is_skipped(monkeypatch, tmp_path):
     monkeypatch.setenv("EFFBENCH_DATA", str(tmp_path))
+    monkeypatch.delenv("EFFBENCH_IMPLEMENTATIONS", raising=False)
     options = command.Options("quick", tasks=("vector-search",), out=tmp_path / "run")
     found = preview.preview(command.make_plan(options), options)
     assert [(item["name"], item["state"]) for item in found["downloads"]] == [("fashion-mnist", "missing")]
@@ -74,8 +75,9 @@ def test_downloads_and_what_is_skipped(monkeypatch, tmp_path):
     assert offline["trials"] == 0 and all("--offline" in item["reason"] for item in offline["skipped"])
 
 
-def test_nothing_is_imported():
+def test_nothing_is_imported(monkeypatch):
+    monkeypatch.delenv("EFFBENCH_IMPLEMENTATIONS", raising=False)
     code = "import sys; from effbench.cli import main; sys.argv = ['effbench', 'run', 'smoke', '--plan']\ntry: main()\nexcept SystemExit: pass\n"
     code += "print([n for n in ('torch', 'jax', 'pandas', 'effbench_implementations') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout.strip().endswith("[]"), done.stdout[-300:] + done.stderr[-300:]
+    assert done.stdout.strip().endswith("Nothing was started.\n[]"), done.stdout[-300:] + done.stderr[-300:]
