@@ -23,7 +23,9 @@ SECONDS = 120  # for one compilation
 @cache
 def library(name: str, source: str) -> tuple[ctypes.CDLL | None, str]:
     """The loaded library and "", or None and the reason why there is none."""
-    compiler = next((path for each in (os.environ.get("CC", ""), "cc", "gcc", "clang") if each and (path := shutil.which(each))), "")
+    compiler = next(
+        (path for each in (os.environ.get("CC", ""), "cc", "gcc", "clang") if each and (path := shutil.which(each))), ""
+    )
     if os.environ.get("EFFBENCH_NO_COMPILER") or not compiler:
         return None, "no C compiler (install gcc or clang, or set CC)"
     identity = "\0".join((source, *FLAGS, os.path.realpath(compiler), platform.machine(), platform.libc_ver()[1]))

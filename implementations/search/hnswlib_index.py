@@ -28,9 +28,7 @@ class Hnswlib(OutsideIndex):
         if not isinstance(self.links, int) or self.links < 2:
             raise ValueError(f"links must be an integer of at least 2, not {self.links!r}")
         self.graph = self._empty()
-        self.graph.init_index(
-            max_elements=self.rows, M=self.links, ef_construction=self.construction, random_seed=run.seed % 2**31
-        )
+        self.graph.init_index(max_elements=self.rows, M=self.links, ef_construction=self.construction, random_seed=run.seed % 2**31)
         self.graph.add_items(base, num_threads=run.threads)
 
     def _empty(self):

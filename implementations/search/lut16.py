@@ -19,12 +19,12 @@ GROUP = 32  # points whose codes lie together
 WORDS = 16  # codewords of a block: 4 bits
 SCRATCH = 1 << 26  # bytes of candidates and tables that one call of the kernel may hold
 BATCH = 256  # queries that one call of the kernel searches together
-I, P = ctypes.c_int64, ctypes.c_void_p
+INT, POINTER = ctypes.c_int64, ctypes.c_void_p
 
 
 class _Index(ctypes.Structure):
-    _fields_ = [(n, I) for n in ("d", "partitions", "blocks", "width", "l2", "copies", "stored")] + [
-        (n, P)
+    _fields_ = [(n, INT) for n in ("d", "partitions", "blocks", "width", "l2", "copies", "stored")] + [
+        (n, POINTER)
         for n in ("first", "size", "codes", "ids", "bias", "centre_bias", "codebook", "vectors", "steps", "norms")
     ]  # fmt: skip
 
@@ -33,8 +33,8 @@ def kernel():
     """The library, or None; see `reason`."""
     found, _ = library("lut16", SOURCE)
     if found is not None and found.search.argtypes is None:
-        found.search.argtypes = (P, P, P, I, I, I, I, P, P, I)
-        found.encode.argtypes = (P, P, P, P, I, I, I, I, P, I)
+        found.search.argtypes = (POINTER,) * 3 + (INT,) * 4 + (POINTER,) * 2 + (INT,)
+        found.encode.argtypes = (POINTER,) * 4 + (INT,) * 4 + (POINTER, INT)
     return found
 
 

@@ -141,7 +141,7 @@ class QuantisedIndex(VectorIndex):
     def load(self, folder, given):
         self.accept(given)
         with np.load(folder / "index.npz", allow_pickle=False) as file:
-            self.mean, arrays = file["mean"], {name: file[name] if name in file else None for name in SAVED}
-            lists = Lists(**arrays, copies=int(file["copies"]))
+            arrays = dict.fromkeys(SAVED) | {name: file[name] for name in SAVED if name in file}
+            self.mean, lists = file["mean"], Lists(**arrays, copies=int(file["copies"]))
         self.trained_on = min(self.rows, self.training)
         self._hold(lists)

@@ -29,6 +29,8 @@ class Scann(OutsideIndex):
     partitions = param(256, sweep=(64, 256, 1024))
     width = param(2)  # dimensions of a block
     threshold = param(0.2)  # T of the anisotropic loss
+    int8_centres = param(False, sweep=(False, True))  # fewer bytes for one query, slower than a matrix product for a batch
+    avq = param(0.0, sweep=(0.0, 1.7))  # anisotropic centres, inner products only; 0 leaves it out, as the library does by default
     leaves = knob(8, sweep=(1, 2, 4, 8, 16, 32))
     rescored = knob(100, sweep=(20, 40, 80, 160))
 
@@ -40,8 +42,8 @@ class Scann(OutsideIndex):
         return ""
 
     def tree(self):
-        """Arguments of the library's `tree` beside the common ones."""
-        return {}
+        """Arguments of the library's `tree` beside the number of leaves."""
+        return {"quantize_centroids": self.int8_centres, **({"avq": self.avq} if self.avq and self.inner else {})}
 
     def index(self, base, given, run):
         self.positive("partitions", "width")
@@ -49,7 +51,7 @@ class Scann(OutsideIndex):
         self.inner = self.metric == "ip" or one_length(base)
         count = min(self.partitions, self.rows)
         builder = library.builder(base, 10, "dot_product" if self.inner else "squared_l2")
-        builder = builder.set_n_training_threads(run.threads).tree(count, 1, quantize_centroids=True, **self.tree())
+        builder = builder.set_n_training_threads(run.threads).tree(count, 1, **self.tree())
         # A threshold makes no sense for distances: there the library's codes minimise the plain error.
         codes = {"anisotropic_quantization_threshold": self.threshold} if self.inner else {}
         self.searcher = builder.score_ah(self.width, **codes).reorder(100).build()
@@ -97,4 +99,4 @@ class ScannSoar(Scann):
         return ""
 
     def tree(self):
-        return {"soar_lambda": self.amplification, "overretrieve_factor": self.overretrieve}
+        return {**super().tree(), "soar_lambda": self.amplification, "overretrieve_factor": self.overretrieve}
