@@ -174,6 +174,50 @@ def report(
 
 
 @app.command()
+def compare(
+    targets: Annotated[list[str], typer.Argument(metavar="BASE..HEAD | RUN_A RUN_B", help="Two commits, or two finished runs.")],
+    suite: Annotated[str, typer.Option(help="Name of a suite, or path of a .toml file.")] = "smoke",
+    task: Annotated[list[str] | None, typer.Option(help="Only this task; may be repeated.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Only this method; may be repeated.")] = None,
+    since: Annotated[str, typer.Option(help="Only methods whose content key differs between this commit and HEAD.")] = "",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    precise: Annotated[bool, typer.Option("--precise", help="30 process pairs and 1 % instead of 10 and 2 %.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 where something is unclear.")] = False,
+    across: Annotated[bool, typer.Option("--across", help="Stored runs: compare unlike machines or data all the same.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Also list what is the same.")] = False,
+    markdown: Annotated[Path | None, typer.Option(help="Also write markdown for a pull request to this file.")] = None,
+    repository: Annotated[Path | None, typer.Option(help="The repository; default the one around the current folder.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what a change made faster, slower, larger or wrong: two commits, measured side by side in fresh processes.
+
+    Examples:  effbench compare main..HEAD    effbench compare main...HEAD --since main    effbench compare runs/a runs/b
+
+    Exit codes: 0 no regression; 1 a regression; 2 nothing was measured, or a mistake in the command; 3 unclear, with --strict.
+    """
+    from .publish import verdicts
+
+    if len(targets) == 2:
+        from .study import stored
+
+        found = stored.compare(Path(targets[0]), Path(targets[1]), across=across, strict=strict, better=directions())
+    elif len(targets) == 1:
+        from .run import gate
+
+        options = gate.Options(
+            targets[0], suite, tuple(task or ()), tuple(method or ()), since, precise, strict, device, repository, quiet or as_json
+        )
+        found = gate.compare(options)
+    else:
+        raise EffbenchError(f"{len(targets)} things to compare", where="effbench compare", remedy="Give BASE..HEAD, or two runs.")
+    if markdown:
+        markdown.write_text(verdicts.markdown(found), encoding="utf-8")
+    typer.echo(json.dumps(found.data(), indent=1, allow_nan=False) if as_json else verdicts.text(found, every=every), nl=as_json)
+    raise typer.Exit(found.code)
+
+
+@app.command()
 def check(
     path: Annotated[str | None, typer.Argument(help="A method's name, a technique file, or nothing for all methods.")] = None,
     task: Annotated[str | None, typer.Option(help="Only this task.")] = None,

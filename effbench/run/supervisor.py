@@ -69,14 +69,14 @@ def worker_environment(backend: str, device: str, threads: int) -> dict[str, str
 
 
 class Nursery:
-    """A running forkserver for one (backend, device, threads)."""
+    """A running forkserver for one (backend, device, threads); `extra` variables override the environment."""
 
-    def __init__(self, backend: str, device: str, threads: int):
+    def __init__(self, backend: str, device: str, threads: int, *, extra: dict[str, str] | None = None):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "effbench.run.nursery", str(theirs.fileno()), PRELOAD[backend]],
-                pass_fds=[theirs.fileno()], env=worker_environment(backend, device, threads), stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()], env={**worker_environment(backend, device, threads), **(extra or {})}, stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )  # fmt: skip
         self.control = ours
