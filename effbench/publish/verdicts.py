@@ -70,7 +70,7 @@ def cells(row: Row) -> list[str]:
     return [
         row.verdict, fmt.clean(row.bench, 160), fmt.clean(row.setting, 80), row.metric, fmt.number(row.base, row.unit),
         fmt.number(row.head, row.unit), ratio(row.ratio, row.low, row.high), ratio(*row.wall) if row.wall else "",
-        fmt.clean(row.note or row.how, 200),
+        fmt.clean(row.note or row.how.split(", Student t over")[0], 200),
     ]  # fmt: skip
 
 
