@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from . import cli_compare
 from .api.errors import EffbenchError
 
 app = typer.Typer(
@@ -174,47 +175,28 @@ def report(
 
 
 @app.command()
-def compare(
-    targets: Annotated[list[str], typer.Argument(metavar="BASE..HEAD | RUN_A RUN_B", help="Two commits, or two finished runs.")],
-    suite: Annotated[str, typer.Option(help="Name of a suite, or path of a .toml file.")] = "smoke",
-    task: Annotated[list[str] | None, typer.Option(help="Only this task; may be repeated.")] = None,
-    method: Annotated[list[str] | None, typer.Option(help="Only this method; may be repeated.")] = None,
-    since: Annotated[str, typer.Option(help="Only methods whose content key differs between this commit and HEAD.")] = "",
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    precise: Annotated[bool, typer.Option("--precise", help="30 process pairs and 1 % instead of 10 and 2 %.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 where something is unclear.")] = False,
-    across: Annotated[bool, typer.Option("--across", help="Stored runs: compare unlike machines or data all the same.")] = False,
-    every: Annotated[bool, typer.Option("--all", help="Also list what is the same.")] = False,
-    markdown: Annotated[Path | None, typer.Option(help="Also write markdown for a pull request to this file.")] = None,
-    repository: Annotated[Path | None, typer.Option(help="The repository; default the one around the current folder.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+def claims(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Run folders or records files; none means the committed results.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a change made faster, slower, larger or wrong: two commits, measured side by side in fresh processes.
+    """Say which claims of papers the records reproduce, and which not.
 
-    Examples:  effbench compare main..HEAD    effbench compare main...HEAD --since main    effbench compare runs/a runs/b
-
-    Exit codes: 0 no regression; 1 a regression; 2 nothing was measured, or a mistake in the command; 3 unclear, with --strict.
+    Examples:  effbench claims    effbench claims runs/quick
     """
-    from .publish import verdicts
+    from .plan.registry import Registry
+    from .study import claims as study
+    from .study import records, results
 
-    if len(targets) == 2:
-        from .study import stored
-
-        found = stored.compare(Path(targets[0]), Path(targets[1]), across=across, strict=strict, better=directions())
-    elif len(targets) == 1:
-        from .run import gate
-
-        options = gate.Options(
-            targets[0], suite, tuple(task or ()), tuple(method or ()), since, precise, strict, device, repository, quiet or as_json
+    found = paths or results.files()
+    if not found:
+        raise EffbenchError(
+            "there are no committed results", where="effbench claims", remedy="Name a run folder: effbench claims runs/quick."
         )
-        found = gate.compare(options)
-    else:
-        raise EffbenchError(f"{len(targets)} things to compare", where="effbench compare", remedy="Give BASE..HEAD, or two runs.")
-    if markdown:
-        markdown.write_text(verdicts.markdown(found), encoding="utf-8")
-    typer.echo(json.dumps(found.data(), indent=1, allow_nan=False) if as_json else verdicts.text(found, every=every), nl=as_json)
-    raise typer.Exit(found.code)
+    loaded, registry = records.read(found), Registry.read()
+    ledger = study.verdicts(loaded.records, registry, loaded.environments, study.fairness(registry))
+    typer.echo(json.dumps(study.plain(ledger), indent=1) if as_json else study.text(ledger))
 
 
 @app.command()
@@ -247,6 +229,9 @@ def new(
     from .plan.template import make
 
     typer.echo(make(kind, name, task, folder))
+
+
+cli_compare.add(app)
 
 
 @data_app.command("list")

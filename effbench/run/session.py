@@ -277,17 +277,18 @@ class Session:
         call, batches, run = self.call(setting), self.batches(name), self.method.run
         start = memory.reset_peak()
         self.backend.device_reset()
-        outputs = []
+        outputs, readings = [], {}
         began = time.perf_counter()
         for batch in batches:
             output = call(batch)
             self.backend.synchronise(output)
+            if not outputs:  # of one call alone: the answers kept for scoring are not the method's memory
+                readings["serve.peak_memory"] = host_peak(start)
+                if self.device != "cpu":
+                    peak, reason = self.backend.device_peak()
+                    readings["serve.device_peak_memory"] = reading(peak, "B", how="allocator peak", reason=reason)
             outputs.append(self.backend.to_numpy(output))
         each = (time.perf_counter() - began) / len(batches)
-        readings = {"serve.peak_memory": host_peak(start)}
-        if self.device != "cpu":
-            peak, reason = self.backend.device_peak()
-            readings["serve.device_peak_memory"] = reading(peak, "B", how="allocator peak", reason=reason)
         # Work that depends on the data is averaged over several batches, fewer where a call is long.
         probes = batches[: max(1, min(len(batches), PROBES, int(PROBE_SECONDS / max(each, 1e-9))))]
         run._counting, run._counts = True, {}

@@ -33,6 +33,8 @@ class Worker:
         self.backend: Any = None
         self.kit: Any = None  # events and buffers of the CUDA device, made when first needed
         self.origins: list[Origin] = []
+        self.params: dict[str, Any] = {}
+        self.prepared: dict[str, Any] = {}
 
     def serve(self) -> None:
         stream = self.channel.makefile("rb")
@@ -84,6 +86,7 @@ class Worker:
             raise Skipped(reason)
         self.backend.pin_threads(trial["threads"])
         task_class, method_class = load(task), load(method[:2])
+        self.params = method[2]
         like_class = load(like[:2]) if like else None
         self.session = Session(
             task_class(), lambda: method_class(**method[2]), backend=self.backend, data=Data(trial["data"][0], trial["data"][1]),
@@ -179,6 +182,12 @@ class Worker:
     def do_finish(self, *, case: str, knobs: list, energy: float) -> dict:
         setting = (case, tuple((name, value) for name, value in knobs))
         return {"readings": self.session.finish(setting, energy), "notes": self.session.notes}
+
+    def do_probe(self, *, name: str, **arguments) -> dict:
+        """A question of `effbench check`."""
+        from .probes import PROBES
+
+        return PROBES[name](self, **arguments)
 
 
 def thin(values: list[float]) -> list[float]:

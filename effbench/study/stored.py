@@ -57,6 +57,13 @@ def compare(
     return found
 
 
+def directions() -> dict[str, str]:
+    """Which way each quality is better, as the tasks of this checkout say."""
+    from ..plan.registry import Registry
+
+    return {f"quality.{name}": metric.better for task in Registry.read().tasks.values() for name, metric in task.metrics.items()}
+
+
 def by_identity(loaded: Loaded) -> dict[str, dict]:
     """Measured records by what they measured, whatever code did it."""
     out = {}
