@@ -112,4 +112,3 @@ for _group in groups():
         _made.__name__ = _made.__qualname__ = _name
         _made.__module__ = __name__
         globals()[_name] = _made
-del Bench
