@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from . import cli_compare
 from .api.errors import EffbenchError
 
 app = typer.Typer(
@@ -246,6 +247,9 @@ def new(
     from .plan.template import make
 
     typer.echo(make(kind, name, task, folder))
+
+
+cli_compare.add(app)
 
 
 @data_app.command("list")

@@ -87,13 +87,13 @@ def worker_environment(backend: str, device: str, threads: int) -> dict[str, str
 
 
 class Nursery:
-    """A running forkserver for one (backend, device, threads)."""
+    """A running forkserver for one (backend, device, threads); `extra` variables override the environment."""
 
-    def __init__(self, backend: str, device: str, threads: int):
+    def __init__(self, backend: str, device: str, threads: int, *, extra: dict[str, str] | None = None):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.mark = uuid.uuid4().hex
         self.lost = False
-        environment = {**worker_environment(backend, device, threads), MARK: self.mark}
+        environment = {**worker_environment(backend, device, threads), **(extra or {}), MARK: self.mark}
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "effbench.run.nursery", str(theirs.fileno()), PRELOAD[backend]],

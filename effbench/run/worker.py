@@ -6,6 +6,7 @@ An exception in a method becomes a status and a reason; it never ends more than 
 from __future__ import annotations
 
 import errno
+import gc
 import importlib
 import json
 import os
@@ -19,10 +20,11 @@ from typing import Any
 from ..api.errors import EffbenchError, Wrong
 from ..api.values import Budget, Data
 from ..backends import get
-from ..plan.origins import Origin, loaded_digest, mount
+from ..plan.origins import Origin, digest_files, loaded_digest, mount
 from .session import Session, Skipped
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+PROTOCOL = 1  # raised when commands or answers change, so that a comparison of commits can say it
 TURN_SAMPLES = 30  # raw samples that one turn sends back
 
 
@@ -84,6 +86,9 @@ class Worker:
         """Load the technique from its folder, settle threads and cores."""
         if cores and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, cores)
+        if self.session is not None:  # a comparison times several methods in one process, one after the other
+            self.session = None
+            gc.collect()
         self.origins = [Origin(package, Path(folder), source) for package, folder, source in origins]
         wanted = {reference[0].split(".")[0] for reference in (task, method, like) if reference}
         for origin in self.origins:
@@ -140,6 +145,17 @@ class Worker:
         module = type(self.session.method).__module__
         own = next(origin for origin in self.origins if module.split(".")[0] == origin.package.split(".")[0])
         return {"loaded": loaded_digest(own)}
+
+    def do_files(self) -> dict:
+        """Every technique file that this process has imported, by module, with the digest of what lies on the disk."""
+        found = {}
+        for origin in self.origins:
+            folder = origin.folder.resolve()
+            for name, module in list(sys.modules.items()):
+                path = getattr(module, "__file__", None)
+                if path and (name == origin.package or name.startswith(origin.package + ".")):
+                    found[name] = digest_files(folder, [Path(path).resolve()])
+        return {"files": found}
 
     def do_open_serve(self) -> dict:
         self.session.open_serve(self.prepared)
