@@ -190,6 +190,35 @@ def check(
 
 
 @app.command()
+def doctor(
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure this machine's peak products and copies anew; records then refer to them.")
+    ] = False,
+    seconds: Annotated[float, typer.Option(help="About how long the A/A floor may take; 0 leaves it out.")] = 20.0,
+    device: Annotated[str, typer.Option(help="cpu or cuda: what is to be measured.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="Threads that are to be timed.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Say what is wrong with this host for measuring and what to do; measure its A/A floor.
+
+    Examples:  effbench doctor    effbench doctor --calibrate    effbench doctor --seconds 0 --json
+
+    Exit codes: 0 fit for measuring, perhaps with warnings; 1 something is bad; 2 a mistake in the command.
+    """
+    from .data.cache import roofline_folder
+    from .measure import doctor as diagnosis
+    from .plan.suite import one_of
+
+    one_of(device, ("cpu", "cuda"), "device", "--device")
+    found, more = diagnosis.diagnose(device, threads, seconds=seconds, folder=roofline_folder() if calibrate else None)
+    answer = diagnosis.summary(found, **more)
+    typer.echo(json.dumps(answer, indent=1) if as_json else diagnosis.text(found))
+    if "roofline" in answer and not as_json:
+        typer.echo(f"roofs: {answer['roofline']}")
+    raise typer.Exit(1 if answer["state"] == "bad" else 0)
+
+
+@app.command()
 def new(
     kind: Annotated[str, typer.Argument(help='What to make: "method".')],
     name: Annotated[str, typer.Argument(help="Its name, as it will be registered.")],
