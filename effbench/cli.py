@@ -190,6 +190,34 @@ def check(
 
 
 @app.command()
+def profile(
+    method: Annotated[str, typer.Argument(help="Name of a method.")],
+    task: Annotated[str, typer.Option(help="Its task, where several have one of that name.")] = "",
+    case: Annotated[str, typer.Option(help="Default: the last case of the size.")] = "",
+    data: Annotated[str, typer.Option(help='As in a suite: "clustered(n=20000)".')] = "",
+    size: Annotated[str, typer.Option(help="smoke, quick or full.")] = "quick",
+    device: Annotated[str, typer.Option(help="cpu, cuda or tpu.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+    knob: Annotated[list[str] | None, typer.Option(help="name=value; may be repeated.")] = None,
+    param: Annotated[list[str] | None, typer.Option(help="name=value; may be repeated.")] = None,
+    budget: Annotated[str, typer.Option(help="For tasks that train: steps=100.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Folder for the trace; default profiles/TASK-METHOD-CASE.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say where the time of a method's call goes: an operator table, and the framework's own trace file.
+
+    Examples:  effbench profile naive --task attention-forward    effbench profile ivf --knob leaves=16 --size smoke --json
+    """
+    from .run import profile as profiles
+
+    options = profiles.Options(
+        method, task, case, data, size, device, threads, 0, tuple(knob or ()), tuple(param or ()), budget, out
+    )  # fmt: skip
+    found = profiles.profile(options)
+    typer.echo(json.dumps(found, indent=1) if as_json else profiles.text(found))
+
+
+@app.command()
 def doctor(
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Measure this machine's peak products and copies anew; records then refer to them.")

@@ -166,6 +166,13 @@ class Worker:
         setting = (case, tuple((name, value) for name, value in knobs))
         return {"readings": self.session.finish(setting, energy), "notes": self.session.notes}
 
+    def do_profile(self, *, case: str, knobs: list, out: str) -> dict:
+        from .profiling import profile
+
+        session, setting = self.session, (case, tuple((name, value) for name, value in knobs))
+        call, batches = session.call(setting), session.batches(case)
+        return profile(call, batches, session.method.backend, session.device, Path(out), session.backend.synchronise)
+
 
 def thin(values: list[float]) -> list[float]:
     """At most TURN_SAMPLES of them, evenly, in order."""
