@@ -234,6 +234,63 @@ def check(
 
 
 @app.command()
+def profile(
+    method: Annotated[str, typer.Argument(help="Name of a method.")],
+    task: Annotated[str, typer.Option(help="Its task, where several have one of that name.")] = "",
+    case: Annotated[str, typer.Option(help="Default: the last case of the size.")] = "",
+    data: Annotated[str, typer.Option(help='As in a suite: "clustered(n=20000)".')] = "",
+    size: Annotated[str, typer.Option(help="smoke, quick or full.")] = "quick",
+    device: Annotated[str, typer.Option(help="cpu, cuda or tpu.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+    knob: Annotated[list[str] | None, typer.Option(help="name=value; may be repeated.")] = None,
+    param: Annotated[list[str] | None, typer.Option(help="name=value; may be repeated.")] = None,
+    budget: Annotated[str, typer.Option(help="For tasks that train: steps=100.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Folder for the trace; default profiles/TASK-METHOD-CASE.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say where the time of a method's call goes: an operator table, and the framework's own trace file.
+
+    Examples:  effbench profile naive --task attention-forward    effbench profile ivf --knob leaves=16 --size smoke --json
+    """
+    from .run import profile as profiles
+
+    options = profiles.Options(
+        method, task, case, data, size, device, threads, 0, tuple(knob or ()), tuple(param or ()), budget, out
+    )  # fmt: skip
+    found = profiles.profile(options)
+    typer.echo(json.dumps(found, indent=1) if as_json else profiles.text(found))
+
+
+@app.command()
+def doctor(
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure this machine's peak products and copies anew; records then refer to them.")
+    ] = False,
+    seconds: Annotated[float, typer.Option(help="About how long the A/A floor may take; 0 leaves it out.")] = 20.0,
+    device: Annotated[str, typer.Option(help="cpu or cuda: what is to be measured.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="Threads that are to be timed.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Say what is wrong with this host for measuring and what to do; measure its A/A floor.
+
+    Examples:  effbench doctor    effbench doctor --calibrate    effbench doctor --seconds 0 --json
+
+    Exit codes: 0 fit for measuring, perhaps with warnings; 1 something is bad; 2 a mistake in the command.
+    """
+    from .data.cache import roofline_folder
+    from .measure import doctor as diagnosis
+    from .plan.suite import one_of
+
+    one_of(device, ("cpu", "cuda"), "device", "--device")
+    found, more = diagnosis.diagnose(device, threads, seconds=seconds, folder=roofline_folder() if calibrate else None)
+    answer = diagnosis.summary(found, **more)
+    typer.echo(json.dumps(answer, indent=1) if as_json else diagnosis.text(found))
+    if "roofline" in answer and not as_json:
+        typer.echo(f"roofs: {answer['roofline']}")
+    raise typer.Exit(1 if answer["state"] == "bad" else 0)
+
+
+@app.command()
 def new(
     kind: Annotated[str, typer.Argument(help='What to make: "method".')],
     name: Annotated[str, typer.Argument(help="Its name, as it will be registered.")],

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from ..api.errors import DeviceError, RunError
 from ..data import registry as datasets
+from ..data.cache import roofline_folder
+from ..measure import roofline
 from ..measure.host import environment_key, fingerprint
 from ..plan import plan as plans
 from ..plan import suite as suites
@@ -139,12 +141,14 @@ def _run(options: Options) -> Outcome:
         fetch(plan, options, progress)
         machine = fingerprint()
         key = environment_key(machine, suite.threads, suite.devices[0])
-        journal.add_environment(key, {**machine, "threads": suite.threads, "device": suite.devices[0]})
+        roofs = measured_roofs(machine, suite)
+        details = {**machine, "threads": suite.threads, "device": suite.devices[0]}
+        journal.add_environment(key, details | ({"roofs": roofs} if roofs else {}))
         origin = Provenance(suite.name, key, provenance.commit(), provenance.tree_digest())
         try:
             with Nurseries() as nurseries:
                 until = start + options.within if options.within else None
-                Runner(plan, journal, origin, Materials(), progress, nurseries, until).run()
+                Runner(plan, journal, origin, Materials(), progress, nurseries, until, roofs).run()
         except OutOfTime:
             outcome.stopped = f"stopped after {time.monotonic() - start:.0f} s, before --within was over; the same command resumes"
         except KeyboardInterrupt:
@@ -157,6 +161,16 @@ def _run(options: Options) -> Outcome:
     outcome.seconds = time.monotonic() - start
     outcome.code = code(outcome)
     return outcome
+
+
+def measured_roofs(machine: dict, suite: suites.Suite) -> dict[str, dict]:
+    """device -> roofs that `effbench doctor --calibrate` measured on this machine."""
+    found = {}
+    for device in suite.devices:
+        key = environment_key(machine, suite.threads, device)
+        if roofs := roofline.load(roofline_folder(), key, device, suite.threads):
+            found[device] = roofs
+    return found
 
 
 def code(outcome: Outcome) -> int:

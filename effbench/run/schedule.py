@@ -18,7 +18,7 @@ from ..measure import noise
 from ..plan.plan import Group, Plan
 from ..plan.registry import Registry
 from ..plan.trial import Trial
-from . import assemble
+from . import assemble, derived
 from .assemble import Provenance, Timing
 from .journal import Journal, full
 from .materials import Materials
@@ -58,6 +58,7 @@ class Runner:
     progress: Progress
     nurseries: Nurseries
     until: float | None = None
+    roofs: dict[str, dict] = field(default_factory=dict)  # device -> measured roofs, where this machine was calibrated
     clock: Callable[[], float] = time.monotonic
 
     def run(self) -> None:
@@ -373,6 +374,9 @@ class Runner:
                 continue
             timing = item.timings[setting]
             readings = {**build["readings"], **timing.readings(answer["readings"]["serve.items"]["value"]), **answer["readings"]}
+            readings |= derived.compile_reading(trial.backend, timing.compile, timing.first, readings["serve.latency"]["value"])
+            roofs = self.roofs.get(trial.device)
+            readings |= derived.roof_readings(readings, roofs, dtype=trial.dtype, key=self.origin.environment)
             # With few rounds (smoke) nobody reads the seconds: only a measurement that means to be one is called unstable.
             unstable = timing.unstable() if self.plan.suite.limits.rounds >= SERIOUS else ""
             self.write(

@@ -136,6 +136,7 @@ class Session:
         """Run the build; at each Step the clock stands still for the budget, the curve and the progress line."""
         clock, allowance = self.clock, run.budget
         before, cpu_before = clock.elapsed(), clock.cpu()
+        compiled, evaluating = self.backend.compile_seconds(), 0.0
         per_step = method.step_flops(self.given) if "build" in self.task.phases else None
         steps = samples = rows = 0
         marks = self._marks(allowance)
@@ -160,16 +161,21 @@ class Session:
                         while marks[0] <= steps:
                             marks.pop(0)
                         self.backend.synchronise()
+                        paused = self.backend.compile_seconds() or 0.0
                         self._row(method, steps, samples, per_step, clock.elapsed() - before)
+                        evaluating += (self.backend.compile_seconds() or 0.0) - paused
                         rows = steps
                         self.announce(f"step {steps}" + (f" of {allowance.steps}" if allowance.steps else ""))
                     clock.start()
             self.backend.synchronise()
         finally:
             clock.stop()
+        compiling = None if compiled is None else self.backend.compile_seconds() - compiled - evaluating
         if record_curve and steps and rows != steps:
             self._row(method, steps, samples, per_step, clock.elapsed() - before)
         progress = {"build.time": clock.elapsed() - before, "build.cpu": clock.cpu() - cpu_before}
+        if compiling is not None:
+            progress["build.compile_time"] = max(0.0, compiling)
         if steps:
             progress["build.steps"] = steps
         if samples:
@@ -214,7 +220,10 @@ class Session:
         cpu = totals.pop("build.cpu", None)
         for name, value in totals.items():
             unit = {"build.steps": "step", "build.samples": "sample"}.get(name, "s")
-            out[name] = reading(value / n, unit, how=how if unit == "s" else "", cpu=cpu / n if name == "build.time" else None)
+            told = how if unit == "s" else ""
+            if name == "build.compile_time":
+                told = "trace, lower and compile, within build.time, by the framework's events"
+            out[name] = reading(value / n, unit, how=told, cpu=cpu / n if name == "build.time" else None)
         out["build.peak_memory"] = host_peak(memory_start)
         peak, reason = self.backend.device_peak()
         if self.device != "cpu":

@@ -165,7 +165,7 @@ class Worker:
         """One timed turn: seconds per call (on the device where it has a clock of its own), and what it cost."""
         setting = (case, tuple((name, value) for name, value in knobs))
         call, batches = self.session.call(setting), self.session.batches(case)
-        start, cpu = time.perf_counter(), time.process_time()
+        start, cpu, compiled = time.perf_counter(), time.process_time(), self.session.backend.compile_seconds()
         if self.session.device == "cuda" and self.session.method.backend == "torch":
             answer, index, output = self.device_turn(call, batches, seconds, first)
         else:
@@ -175,6 +175,8 @@ class Worker:
             answer = {"wall": thin(timed.wall), "cpu": thin(timed.cpu), "calls": timed.calls, "first": timed.first}
             index, output = timed.last_index, timed.last_output
         self.session.remember(setting, index, output)
+        if compiled is not None:
+            answer["compile"] = self.session.backend.compile_seconds() - compiled
         return {**answer, "spent": time.perf_counter() - start, "own": time.process_time() - cpu}
 
     def device_turn(self, call, batches: list, seconds: float, first: int) -> tuple[dict, int, Any]:
@@ -207,6 +209,13 @@ class Worker:
         from .probes import PROBES
 
         return PROBES[name](self, **arguments)
+
+    def do_profile(self, *, case: str, knobs: list, out: str) -> dict:
+        from .profiling import profile
+
+        session, setting = self.session, (case, tuple((name, value) for name, value in knobs))
+        call, batches = session.call(setting), session.batches(case)
+        return profile(call, batches, session.method.backend, session.device, Path(out), session.backend.synchronise)
 
 
 def thin(values: list[float]) -> list[float]:
