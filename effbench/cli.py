@@ -198,6 +198,31 @@ def publish(
 
 
 @app.command()
+def claims(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Run folders or records files; none means the committed results.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say which claims of papers the records reproduce, and which not.
+
+    Examples:  effbench claims    effbench claims runs/quick
+    """
+    from .plan.registry import Registry
+    from .study import claims as study
+    from .study import records, results
+
+    found = paths or results.files()
+    if not found:
+        raise EffbenchError(
+            "there are no committed results", where="effbench claims", remedy="Name a run folder: effbench claims runs/quick."
+        )
+    loaded, registry = records.read(found), Registry.read()
+    ledger = study.verdicts(loaded.records, registry, loaded.environments, study.fairness(registry))
+    typer.echo(json.dumps(study.plain(ledger), indent=1) if as_json else study.text(ledger))
+
+
+@app.command()
 def check(
     path: Annotated[str | None, typer.Argument(help="A method's name, a technique file, or nothing for all methods.")] = None,
     task: Annotated[str | None, typer.Option(help="Only this task.")] = None,

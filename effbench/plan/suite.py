@@ -28,7 +28,14 @@ RUN = {
     "params": dict,
     "knobs": dict,
 }
-LIMITS = {"seconds": (int, float), "memory": (int, float, str), "turn": (int, float), "rounds": int, "serve": (int, float)}
+LIMITS = {
+    "seconds": (int, float),
+    "memory": (int, float, str),
+    "turn": (int, float),
+    "rounds": int,
+    "serve": (int, float),
+    "energy": (int, float),
+}
 REPORT = {"baseline": str, "fronts": list}
 TUNE = {"trials": int, "search": bool}
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -37,13 +44,15 @@ DTYPES = ("float32", "bfloat16", "float16", "float64")
 @dataclass(frozen=True)
 class Limits:
     """seconds: deadline of one trial's own turns; memory: bytes a trial may allocate; turn: seconds of one timed turn;
-    rounds: how often each (case, knobs) is visited; serve: seconds a group may spend on timing each (case, knobs) of a method."""
+    rounds: how often each (case, knobs) is visited; serve: seconds a group may spend on timing each (case, knobs) of a method; energy: seconds of calls under the energy
+    counter for each (case, knobs), 0 for none."""
 
     seconds: float = 600.0
     memory: int = 8 << 30
     turn: float = 0.05
     rounds: int = 10
     serve: float = 3.0
+    energy: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -223,7 +232,7 @@ def _limits(table: dict, where: str) -> Limits:
     if "memory" in values:
         values["memory"] = parse_bytes(values["memory"], where)
     for key, value in values.items():
-        if not value > 0:
+        if not (value > 0 or (key == "energy" and value == 0)):
             raise SuiteError(f"{key} = {value} is not positive", where=where, remedy="Leave it out to take the default.")
     return Limits(**values)
 

@@ -11,9 +11,9 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from ..api.record import identity, reading
+from ..api.record import identity
+from ..measure import noise
 from ..plan.plan import Group, Plan
 from ..plan.trial import Trial
 from . import assemble
@@ -25,6 +25,8 @@ from .supervisor import Child, Lost, Nurseries, Refused, cores
 from .tuning import choose
 
 LIVE = 8  # methods of a group that are in memory at once; larger groups are timed in parts, each beside the baseline
+SERIOUS = 10  # rounds from which seconds are meant to be read; fewer (smoke) are never called unstable
+MIN_SHARE = 0.9  # of a turn that single-threaded CPU work must have had its core
 LONG = 2.0  # s; a call above this is timed three times
 RESERVE = 5.0  # s kept back by --within for scores and records
 
@@ -256,24 +258,26 @@ class Runner:
         return Live(trial, child, answer)
 
     def rounds(self, group: Group, live: list[Live], lead: Live | None) -> None:
+        """At least `limits.rounds` rounds; up to half as many again for settings whose turns were disturbed."""
         limits = self.plan.suite.limits
         rng = random.Random(f"{group.seed}-{group.task.name}-{group.data}")
-        for number in range(limits.rounds):
+        extra = limits.rounds // 2 if limits.rounds >= SERIOUS else 0
+        for number in range(limits.rounds + extra):
             open_cases = list(dict.fromkeys(case for item in live for case, _ in item.trial.settings()))
             rng.shuffle(open_cases)
             visited = False
             for case in open_cases:
-                turns = [(item, setting) for item, setting in self.turns(live, case, lead)]
+                turns = list(self.turns(live, case, lead))
                 if all(self.enough(item, setting, number) for item, setting in turns):
                     continue
                 self.check_time()
                 rng.shuffle(turns)
                 visited = True
-                done = {(id(item), setting): self.turn(item, setting, number) for item, setting in turns}
+                done = {(id(item), setting) for item, setting in turns if self.turn(item, setting, number)}
                 self.ratios(live, lead, case, done)
             if not visited:
                 break
-            self.progress.round(group, number + 1, limits.rounds)
+            self.progress.round(group, min(number + 1, limits.rounds), limits.rounds)
 
     def turns(self, live: list[Live], case: str, lead: Live | None) -> Iterator[tuple[Live, tuple]]:
         for item in live:
@@ -282,22 +286,38 @@ class Runner:
                     yield item, setting
 
     def enough(self, item: Live, setting: tuple, number: int) -> bool:
-        timing = item.timings.get(setting)
-        if timing is None or not timing.wall or number < 3:
+        limits, timing = self.plan.suite.limits, item.timings.get(setting)
+        if timing is None or not timing.visits or number < min(3, limits.rounds):
             return False
-        return timing.wall[-1] > LONG or timing.spent >= self.plan.suite.limits.serve
+        if timing.visits[-1].wall > LONG or timing.spent >= limits.serve:
+            return True
+        return number >= limits.rounds and not timing.unstable()
 
-    def turn(self, item: Live, setting: tuple, number: int) -> dict | None:
+    def turn(self, item: Live, setting: tuple, number: int) -> bool:
+        """One timed turn, with a look at the host before and after; False where it failed."""
         case, knobs = setting
+        before = noise.look()
         try:
             answer = item.child.ask(
                 "turn", case=case, knobs=[list(pair) for pair in knobs], seconds=self.plan.suite.limits.turn, first=number
             )
         except Lost as lost:
             self.lost(item, setting, lost)
-            return None
-        item.timings.setdefault(setting, Timing.empty()).add(answer)
-        return answer
+            return False
+        # The parent's own time is counted by `look`; the worker's comes with its answer.
+        after = noise.look()
+        own = after.own - before.own + answer["own"]
+        reason = noise.disturbed(before, after, own=own) or self.descheduled(item.trial, answer)
+        item.timings.setdefault(setting, Timing()).add(answer, reason)
+        return True
+
+    @staticmethod
+    def descheduled(trial: Trial, answer: dict) -> str:
+        """Whether something else held the core of single-threaded CPU work for more than a tenth of the turn."""
+        wall, cpu = sum(answer["wall"]), sum(answer["cpu"])
+        if trial.device != "cpu" or trial.threads != 1 or trial.backend == "jax" or wall <= 0 or cpu >= MIN_SHARE * wall:
+            return ""
+        return f"the timed code had its core for {cpu / wall:.0%} of the time"
 
     def lost(self, item: Live, setting: tuple, lost: Lost) -> None:
         """A failed call ends its own (case, knobs); a lost worker ends all that are left of its trial."""
@@ -307,21 +327,18 @@ class Runner:
         for other in item.trial.settings():
             item.failed.setdefault(other, (lost.status, lost.reason))
 
-    def ratios(self, live: list[Live], lead: Live | None, case: str, done: dict) -> None:
+    def ratios(self, live: list[Live], lead: Live | None, case: str, done: set) -> None:
         """Ratios to the baseline's first knob setting, turn by turn, in the round just made."""
         if lead is None:
             return
         base = next((setting for setting in lead.trial.settings() if setting[0] == case), None)
-        if done.get((id(lead), base)) is None:
+        if (id(lead), base) not in done:
             return
-        reference = lead.timings[base]
+        reference = lead.timings[base].visits[-1]
         for item in live:
             for setting in item.trial.settings():
-                if setting[0] == case and done.get((id(item), setting)) is not None:
-                    timing = item.timings[setting]
-                    timing.ratios.append(timing.wall[-1] / reference.wall[-1])
-                    if reference.cpu[-1] > 0 and timing.cpu[-1] > 0:
-                        timing.cpu_ratios.append(timing.cpu[-1] / reference.cpu[-1])
+                if setting[0] == case and (id(item), setting) in done:
+                    item.timings[setting].compare(reference)
 
     def finish(self, item: Live, lead: Live | None) -> None:
         """Counts, memory and scores after the last timed call, then the records."""
@@ -335,7 +352,9 @@ class Runner:
             if setting not in item.failed:
                 self.progress.phase(trial, f"score {case}")
                 try:
-                    answer = item.child.ask("finish", case=case, knobs=[list(pair) for pair in knobs])
+                    answer = item.child.ask(
+                        "finish", case=case, knobs=[list(pair) for pair in knobs], energy=self.plan.suite.limits.energy
+                    )
                 except Lost as lost:
                     self.lost(item, setting, lost)
             if setting in item.failed:
@@ -343,22 +362,10 @@ class Runner:
                 self.fail(trial, status, reason, item.child, settings=[setting], readings=build["readings"], **shared)
                 continue
             timing = item.timings[setting]
-            items = answer["readings"]["serve.items"]["value"]
-            readings = {
-                **build["readings"],
-                **timing.readings(items, trial.device),
-                **answer["readings"],
-                "serve.energy": energy(trial.device),
-            }
+            readings = {**build["readings"], **timing.readings(answer["readings"]["serve.items"]["value"]), **answer["readings"]}
+            # With few rounds (smoke) nobody reads the seconds: only a measurement that means to be one is called unstable.
+            unstable = timing.unstable() if self.plan.suite.limits.rounds >= SERIOUS else ""
             self.write(
-                trial, case=case, knobs=dict(knobs), readings=readings, samples=timing.samples(), baseline=baseline,
-                notes=[*build["notes"], *answer["notes"]] or None, **shared,
+                trial, status="unstable" if unstable else "ok", reason=unstable, case=case, knobs=dict(knobs), readings=readings,
+                samples=timing.samples(), baseline=baseline, notes=[*build["notes"], *answer["notes"]] or None, **shared,
             )  # fmt: skip
-
-
-def energy(device: str) -> dict:
-    return reading(None, "J", reason="no energy sensor" if device == "cpu" else "the window is shorter than 2 s")
-
-
-def ended(folder: Path) -> None:
-    shutil.rmtree(folder / "artifacts", ignore_errors=True)

@@ -29,7 +29,10 @@ class Worker:
         self.channel = channel
         self.session: Session | None = None
         self.backend: Any = None
+        self.kit: Any = None  # events and buffers of the CUDA device, made when first needed
         self.origins: list[Origin] = []
+        self.params: dict[str, Any] = {}
+        self.prepared: dict[str, Any] = {}
 
     def serve(self) -> None:
         stream = self.channel.makefile("rb")
@@ -78,6 +81,7 @@ class Worker:
             raise Skipped(reason)
         self.backend.pin_threads(trial["threads"])
         task_class, method_class = load(task), load(method[:2])
+        self.params = method[2]
         like_class = load(like[:2]) if like else None
         self.session = Session(
             task_class(), lambda: method_class(**method[2]), backend=self.backend, data=Data(trial["data"][0], trial["data"][1]),
@@ -123,24 +127,51 @@ class Worker:
         return {}
 
     def do_turn(self, *, case: str, knobs: list, seconds: float, first: int) -> dict:
-        from ..measure.latency import turn
-
+        """One timed turn: seconds per call (on the device where it has a clock of its own), and what it cost."""
         setting = (case, tuple((name, value) for name, value in knobs))
         call, batches = self.session.call(setting), self.session.batches(case)
-        start = time.perf_counter()
-        timed = turn(call, batches, seconds=seconds, synchronise=self.session.backend.synchronise, first=first)
-        self.session.remember(setting, timed.last_index, timed.last_output)
-        return {
-            "wall": thin(timed.wall),
-            "cpu": thin(timed.cpu),
-            "calls": timed.calls,
-            "first": timed.first,
-            "spent": time.perf_counter() - start,
-        }
+        start, cpu = time.perf_counter(), time.process_time()
+        if self.session.device == "cuda" and self.session.method.backend == "torch":
+            answer, index, output = self.device_turn(call, batches, seconds, first)
+        else:
+            from ..measure.latency import turn
 
-    def do_finish(self, *, case: str, knobs: list) -> dict:
+            timed = turn(call, batches, seconds=seconds, synchronise=self.session.backend.synchronise, first=first)
+            answer = {"wall": thin(timed.wall), "cpu": thin(timed.cpu), "calls": timed.calls, "first": timed.first}
+            index, output = timed.last_index, timed.last_output
+        self.session.remember(setting, index, output)
+        return {**answer, "spent": time.perf_counter() - start, "own": time.process_time() - cpu}
+
+    def device_turn(self, call, batches: list, seconds: float, first: int) -> tuple[dict, int, Any]:
+        """By events on the device, beside the time on the host from call to answer."""
+        from ..measure import cuda
+
+        if self.kit is None:
+            self.kit = cuda.TorchKit()
+        start = time.perf_counter()
+        self.session.backend.synchronise(call(batches[first % len(batches)]))
+        spent = time.perf_counter() - start
+        for attempt in range(2):  # an early return must show twice: a stray interrupt shows once
+            turn = cuda.device_turn(call, batches, seconds=seconds, first=first, min_samples=5, kit=self.kit)
+            if not turn.early:
+                break
+            if attempt:
+                raise Wrong(f"returned before its work was done: {turn.early}")
+        answer = {
+            "wall": thin(turn.device), "host": thin(turn.wall), "cpu": [0.0], "calls": 2 * len(turn.wall) * turn.launches,
+            "first": spent, "how": turn.how,
+        }  # fmt: skip
+        return answer, turn.last_index, turn.last_output
+
+    def do_finish(self, *, case: str, knobs: list, energy: float) -> dict:
         setting = (case, tuple((name, value) for name, value in knobs))
-        return {"readings": self.session.finish(setting), "notes": self.session.notes}
+        return {"readings": self.session.finish(setting, energy), "notes": self.session.notes}
+
+    def do_probe(self, *, name: str, **arguments) -> dict:
+        """A question of `effbench check`."""
+        from .probes import PROBES
+
+        return PROBES[name](self, **arguments)
 
 
 def thin(values: list[float]) -> list[float]:

@@ -34,7 +34,7 @@
   function list(parent, pairs) {
     const made = make("dl", undefined, parent);
     for (const [name, value] of pairs) {
-      if (value === undefined || value === "" || value === null) continue;
+      if (value === undefined || value === "" || value === null || (typeof value === "object" && !Object.keys(value).length)) continue;
       make("dt", name, made);
       make("dd", typeof value === "object" ? Object.entries(value).map(([k, v]) => `${k}=${typeof v === "object" ? JSON.stringify(v) : v}`).join(" ") : value, made);
     }
@@ -151,7 +151,7 @@
   effbench.openable = function (row) {
     if (!row.dataset.d || row.dataset.name !== undefined) return;
     const cell = row.cells[0], button = document.createElement("button");
-    row.dataset.name = cell.textContent.trim();
+    row.dataset.name = cell.dataset.v || cell.textContent.trim();
     button.type = "button";
     button.title = "Everything recorded about this row";
     button.textContent = cell.lastChild.textContent;

@@ -1,8 +1,6 @@
 // The plot of any two metrics, drawn from the rows of the table that its filters leave; the band is where the front may lie.
 "use strict";
 (function () {
-  const PALETTE = ["#3d85c6", "#e0662f", "#1a9e77", "#c05fa0", "#b8860b", "#6a5acd", "#d6455d", "#2f9eb5", "#8c6d4f", "#7f8c3a"];
-  const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "star", "pentagon", "hexagon"];
   const LEGEND = 16;
   const escape = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/%\{/g, "% {");
 
@@ -71,7 +69,7 @@
     const cases = tools.querySelector("[data-case]");
     const known = caseAt < 0 ? [] : [...new Set(board.rows.map((row) => row.cells[caseAt].textContent))];
     cases.parentElement.hidden = known.length < 2;
-    known.forEach((name, index) => option(cases, name, name, index === known.length - 1));
+    known.forEach((name, index) => option(cases, name, name, index === 0));
     const methods = [...new Set(board.rows.map((row) => row.cells[0].dataset.v))].sort((a, b) => (a < b ? -1 : a > b ? 1 : 0));
     const labelled = heads.map((name, index) => [name, index]).filter(([name]) => ["settings", "case", "budget", "backend"].includes(name));
 
@@ -100,7 +98,7 @@
       const present = [...new Set(found.map((point) => point.row.cells[0].dataset.v))];
       for (const method of present.sort((a, b) => methods.indexOf(a) - methods.indexOf(b))) {
         const own = found.filter((point) => point.row.cells[0].dataset.v === method).sort((a, b) => a.value[0] - b.value[0]);
-        const place = methods.indexOf(method), colour = PALETTE[place % 10], symbol = SYMBOLS[(place + Math.floor(place / 10)) % 10];
+        const [colour, symbol] = data.looks[method] || ["#8c8c8c", "circle"];
         const bar = (k) => ({ type: "data", symmetric: false, thickness: 1, width: 0, array: own.map((p) => p.high[k] - p.value[k]), arrayminus: own.map((p) => p.value[k] - p.low[k]) });
         const settings = (point) => labelled.map(([, index]) => point.row.cells[index].textContent).filter((text) => text && text !== "-").join(", ");
         traces.push({

@@ -23,7 +23,7 @@
       this.shown = this.rows;
       this.heads.forEach((head, index) => this.sortable(head, index));
       this.tools();
-      this.rank(this.heads.findIndex((head) => head.classList.contains("number")));
+      this.rank(this.heads.findIndex((head) => head.classList.contains("number") && !head.classList.contains("rank")));
       this.draw();
     }
 
@@ -72,7 +72,7 @@
     rank(index) {
       if (!this.ranked || index < 0 || !this.heads[index].classList.contains("number")) return;
       this.rankedBy = index;
-      const place = this.heads.length - 1;
+      const place = 1;
       for (const row of this.rows) row.cells[place].textContent = row.cells[index].dataset.r || "-";
       this.keys[place] = null;
       const label = this.heads[place].querySelector("button") || this.heads[place];

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...api.errors import RecordError
 from ...api.record import STATUSES, identity
 from ...study import synthetic
-from ...study.records import DEPTH, RECORDS, Loaded, _below, read
+from ...study.records import DEPTH, RECORDS, Loaded, confined, read, short
 from .. import format as fmt
 from ..groups import machine
 from ..page import PLOTLY, SITE_SCRIPTS, asset, render_site
@@ -46,7 +46,7 @@ Judge = Callable[[Loaded, object], Sequence[dict]]
 def publish(paths: Iterable[str | Path], out: str | Path, *, judge: Judge | None = None, better: dict[str, str] | None = None) -> Published:
     """Write the site of these folders to `out`. RecordError where no record can be read at all.
 
-    judge: makes claims with verdicts of (records, registry), see `claims.FIELDS`; without it claims are listed as not tested.
+    judge: makes claims with verdicts of (records, registry), see `claims.FIELDS`; by default `study.claims` does.
     better: directions of qualities that their names do not tell.
     """
     runs, problems = gather([Path(path) for path in paths])
@@ -59,7 +59,7 @@ def publish(paths: Iterable[str | Path], out: str | Path, *, judge: Judge | None
     if not any(record["role"] == "measure" and record["status"] in ("ok", "unstable") for record in loaded.records):
         problems.append("no trial of these records has a result: the site holds only failures")
     content = Content(loaded, registry, [], better or {})
-    content.claims = claiming.sound(judge(loaded, registry) if judge else claiming.untested(registry))
+    content.claims = claiming.sound(verdicts(loaded, registry, judge or claiming.judged, problems))
     for claim in content.claims:
         claim["pages"] = (claim["task"], claim["method"]) in content.methods
     fronts = sorted({tuple(pair) for run in runs for pair in suite_fronts(run)})
@@ -82,27 +82,57 @@ def publish(paths: Iterable[str | Path], out: str | Path, *, judge: Judge | None
     return Published(store.out / "index.html", len(loaded.records), htmls, sum(store.sizes.values()), tuple(dict.fromkeys(problems)))
 
 
+def verdicts(loaded: Loaded, registry, judge: Judge, problems: list[str]) -> Sequence[dict]:
+    """What the judge says; where foreign records make it fail, the claims are listed untested and the failure is named."""
+    if registry is None:
+        return []
+    try:
+        return judge(loaded, registry)
+    except Exception as error:
+        problems.append(f"claims could not be judged ({type(error).__name__}: {fmt.clean(error, 200)}); they are listed as not tested")
+        return claiming.untested(registry)
+
+
 def gather(paths: Sequence[Path]) -> tuple[list[Loaded], list[str]]:
     """Each run folder read on its own, so that a bad one costs only itself."""
-    runs, problems, nothing = [], [], []
+    runs, problems = [], []
     for path in paths:
-        for folder in folders(path):
+        found = folders(path)
+        if not found:
+            problems.append(f"{path.name or path}: the folder holds no records")
+        for file in found:
             try:
-                runs.append(read(folder))
+                # A link may lead elsewhere inside the folder that was named, never out of it.
+                runs.append(read(confined(file, path if path.is_dir() else file.resolve().parent)))
             except RecordError as error:
-                (problems if folder != path or len(paths) > 1 else nothing).append(str(error))
+                problems.append(fmt.clean(str(error).replace(str(file), short(file)), 600))
     if not runs:
-        detail = "; ".join([*nothing, *problems][:3])
+        detail = "; ".join(problems[:3])
         where = ", ".join(map(str, paths))
         raise RecordError(f"nothing to publish ({detail})" if detail else "nothing to publish", where=where, remedy="Name folders that `effbench run` wrote.")
-    return runs, problems + nothing
+    return runs, problems
 
 
 def folders(path: Path) -> list[Path]:
-    """The run folders below a folder, in order of name; the path itself where there are none."""
-    if not path.is_dir() or (path / RECORDS).exists() or (path / RECORDS).is_symlink():
-        return [path]
-    return sorted(file.parent for file in _below(path, DEPTH)) or [path]
+    """The records files below a folder, in order of name: a run's `records.jsonl`, else every .jsonl, as results are committed."""
+    return sorted(_files(path, DEPTH)) if path.is_dir() else [path]
+
+
+def _files(folder: Path, depth: int) -> Iterator[Path]:
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError:
+        return
+    if any(child.name == RECORDS for child in inside):
+        # The journal of a run lies beside its records.
+        yield folder / RECORDS
+        return
+    for child in inside:
+        if child.is_dir() and not child.is_symlink():
+            if depth:
+                yield from _files(child, depth - 1)
+        elif child.suffix == ".jsonl":
+            yield child
 
 
 def joined(runs: Sequence[Loaded]) -> Loaded:
@@ -142,7 +172,7 @@ def shared(pages: Pages, content: Content, problems: list[str]) -> None:
         ("claims", ", ".join(f"{counts[v]} {v}" for v in (*claiming.ORDER, *sorted(set(counts) - set(claiming.ORDER))) if v in counts) or "none"),
     ]  # fmt: skip
     pages.page(
-        "index.html", "index.html.j2", title="What holds, on these machines", tables={"tasks": pages.tasks_table("", list(content.areas))},
+        "index.html", "index.html.j2", title="What holds, on these machines", tables={"tasks": pages.tasks_table("", sorted(content.areas))},
         plots=[picture], facts=facts, problems=problems, synthetic=any(r["suite"] == synthetic.NAME for r in records), notes=content.loaded.notes[:50],
     )  # fmt: skip
     table = claiming.claims_table(content.claims, "", pages.machine)

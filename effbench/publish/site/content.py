@@ -20,7 +20,7 @@ class Content:
     def __init__(self, loaded: Loaded, registry: Registry | None, claims: Sequence[dict], better: dict[str, str]):
         self.loaded, self.registry, self.claims = loaded, registry, list(claims)
         self.groups = groups(loaded, better=better)
-        self.style = Style([record["method"] for record in loaded.records])
+        self._styles: dict[str, Style] = {}
         self.shards = Shards()
         self._places: dict[int, str] = {}
         self._fresh = Freshness(registry, loaded.environments) if registry else None
@@ -36,6 +36,12 @@ class Content:
         for group in self.groups:
             for record in (*(r for row in group.rows for r in row.records), *group.failed, *group.tuning):
                 self.methods.setdefault((record["task"], record["method"]), []).append(record)
+
+    def style(self, task: str) -> Style:
+        """The looks of a task's methods, the same on all its pages."""
+        if task not in self._styles:
+            self._styles[task] = Style([method for of, method in self.methods if of == task])
+        return self._styles[task]
 
     # -- what the present sources say -----------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from math import log10
 
 from ...stats.equal_quality import EqualQuality, Point, at_quality, front_ratio
 from .. import format as fmt
-from ..drawing import GREY, Style, html, logarithmic
+from ..drawing import GREY, PALETTE, html, logarithmic
 from ..fronts import peers
 from ..groups import Group, Row, direction
 from ..plots import Plot
@@ -43,8 +43,11 @@ def savings(group: Group, quality: str) -> list[Saving]:
     for rows in peers(group):
         for cost, word in costs:
             points = {}
+            # Ratios of the same rounds say more than two latencies, where one row of the baseline is what they were taken to.
+            paired = cost == "serve.latency" and sum(row.method == group.baseline for row in rows) == 1
+            paired = paired and all(f"{cost}.ratio" in record["readings"] for row in rows for record in row.records)
             for row in rows:
-                point = _point(row, cost, quality)
+                point = _point(row, f"{cost}.ratio" if paired else cost, quality)
                 if point:
                     points.setdefault(row.method, []).append(point)
             found += _against(points, group, rows[0].case, word, group.better[quality])
@@ -141,8 +144,8 @@ def ratio_cell(one: EqualQuality) -> Cell:
     return Cell(fmt.ratio(one.ratio), one.ratio, detail, why=why, low=reading.get("low"), high=reading.get("high"))
 
 
-def forest(group: Group, found: Sequence[Saving], style: Style) -> Plot | None:
-    """Ratios with their intervals, one line a method and case; seconds filled, FLOPs hollow."""
+def forest(group: Group, found: Sequence[Saving]) -> Plot | None:
+    """Ratios with their intervals, one line a method and case; seconds and FLOPs beside each other."""
     shown = []
     for saving in found:
         one, how = next(((one, how) for one, how in zip((saving.average, *saving.at), ("average", *(s[1] for s in SHARES))) if one.known), (None, ""))
@@ -159,18 +162,18 @@ def forest(group: Group, found: Sequence[Saving], style: Style) -> Plot | None:
         "type": "scatter", "mode": "lines", "x": [1, 1], "y": [-0.7, len(lines) - 0.3], "hoverinfo": "skip",
         "name": html(f"as {group.baseline}"), "line": {"color": GREY, "dash": "dot", "width": 1.5},
     }]  # fmt: skip
-    for word, symbol, shift in (("seconds", "circle", 0.12), ("FLOPs", "circle-open", -0.12)):
+    for word, symbol, shift, colour in (("seconds", "circle", 0.12, PALETTE[0]), ("FLOPs", "diamond-open", -0.12, PALETTE[1])):
         own = [item for item in shown if item[0].cost == word]
         if own:
             traces.append({
                 "type": "scatter", "mode": "markers", "name": word, "x": [o.ratio for _, o, _ in own],
                 "y": [place[s.method, s.case] + shift for s, _, _ in own],
-                "error_x": {"type": "data", "symmetric": False, "thickness": 1, "width": 0,
+                "error_x": {"type": "data", "symmetric": False, "thickness": 1.5, "width": 0, "color": colour,
                             "array": [o.high - o.ratio if o.sure else 0 for _, o, _ in own],
                             "arrayminus": [o.ratio - o.low if o.sure else 0 for _, o, _ in own]},
                 "text": [f"{html(s.method)} {html(s.case)}<br>{word} {fmt.ratio(o.ratio)}, {html(how)}" for s, o, how in own],
                 "hovertemplate": "%{text}<extra></extra>",
-                "marker": {"symbol": symbol, "size": 9, "color": [style.colour(s.method) for s, _, _ in own], "line": {"width": 2}},
+                "marker": {"symbol": symbol, "size": 9, "color": colour},
             })  # fmt: skip
     names = [html(" ".join(filter(None, line)), 34) for line in lines]
     margin = 1.15

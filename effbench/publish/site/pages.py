@@ -59,13 +59,13 @@ class Pages:
             tables["equal"] = equal_table(group, quality, found, link)
         if group.failed:
             tables["failed"] = self.failures(group, link)
-        few = fewer(group, quality)
-        figures = [forest(group, found, content.style), ratio_plot(group, content.style), scaling_plot(few, content.style)]
-        figures += [roofline(group, content.loaded.environments.get(group.key["environment"], {}), content.style), *curve_plots(few, content.style)]
+        few, style = fewer(group, quality), content.style(task)
+        figures = [forest(group, found), ratio_plot(group, style), scaling_plot(few, style)]
+        figures += [roofline(group, content.loaded.environments.get(group.key["environment"], {}), style), *curve_plots(few, style)]
         left_out = len({row.method for row in group.rows}) - len({row.method for row in few.rows})
         self.page(
-            path, "setting.html.j2", title=group.title, tables=tables, plots=figures, explore=explorer(group, made, quality, self.fronts),
-            trail=[(content.area_of[task], links.area(content.area_of[task])), (task, links.task(task))], caption=made.caption,
+            path, "setting.html.j2", title=short_title(group), tables=tables, plots=figures, explore=explorer(group, made, quality, self.fronts, style),
+            trail=[(content.area_of[task], links.area(content.area_of[task])), (task, links.task(task))], caption=f"{group.key['data']}. {made.caption}",
             others=[(other.apart or other.key["data"], root + links.setting(other.key), other is group) for other in content.tasks[task]],
             left_out=left_out, lines=LINES, machine_link=root + f"machines.html#{links.anchor(group.key['environment'])}", machine=group.machine,
             tuning=sorted(Counter(record["method"] for record in group.tuning).items()),
@@ -211,6 +211,11 @@ class Pages:
         return machine(environment, self.content.loaded.environments)
 
 
+def short_title(group: Group) -> str:
+    key = group.key
+    return f"{key['task']} on {key['data'].split('(')[0]}, {key['size']}, {key['device']}"
+
+
 def headline(records: list[dict]) -> list[str]:
     present = {n for r in records for n, reading in r["readings"].items() if reading["value"] is not None}
     qualities = sorted(n for n in present if n.startswith("quality."))[:3]
@@ -228,12 +233,13 @@ def fewer(group: Group, quality: str) -> Group:
     return replace(group, rows=tuple(row for row in group.rows if row.method in kept))
 
 
-def explorer(group: Group, made: Table, quality: str, fronts) -> dict | None:
+def explorer(group: Group, made: Table, quality: str, fronts, style) -> dict | None:
     """What the plot of any two metrics needs besides the table: places of its columns, and what to show first."""
     from ..fronts import pairs
 
     choices = [
-        {"index": i, "name": c.name, "label": c.label, "better": c.better, "unit": c.unit}
+        {"index": i + 1, "name": c.name,  # the rank stands second
+          "label": c.label, "better": c.better, "unit": c.unit}
         for i, c in enumerate(made.columns)
         if c.numeric and any(line.cells[i].raw is not None for line in made.lines)
     ]
@@ -246,5 +252,6 @@ def explorer(group: Group, made: Table, quality: str, fronts) -> dict | None:
         pair = (cost, quality if quality in names else names[0])
     elif pair[0].startswith("quality.") and not pair[1].startswith("quality."):
         pair = (pair[1], pair[0])  # quality upwards, cost to the right
-    cases = list(dict.fromkeys(row.case for row in group.rows))
-    return {"choices": choices, "x": pair[0], "y": pair[1], "cases": len(cases)}
+    methods = {row.method for row in group.rows}
+    looks = {fmt.clean(method): [style.colour(method), style.symbol(method)] for method in sorted(methods)}
+    return {"choices": choices, "x": pair[0], "y": pair[1], "looks": looks}

@@ -11,16 +11,17 @@ from ..groups import Group
 from ..plots import Plot, named
 
 
-def roof(environment: dict) -> tuple[float, float] | None:
+def roof(environment: dict, dtype: str = "float32") -> tuple[float, float] | None:
     """(FLOP/s, byte/s) that calibration reached on a machine; None where its environment holds none."""
-    found = environment.get("roofline")
-    values = [found.get(name) for name in ("flops", "bandwidth")] if isinstance(found, dict) else []
+    found = environment.get("roofs")
+    peaks = found.get("matmul") if isinstance(found, dict) else None
+    values = [peaks.get(dtype) if isinstance(peaks, dict) else None, found.get("copy")] if isinstance(found, dict) else []
     sound = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool) and isfinite(v) and v > 0]
     return (float(sound[0]), float(sound[1])) if len(sound) == 2 else None
 
 
 def roofline(group: Group, environment: dict[str, Any], style: Style) -> Plot | None:
-    limits = roof(environment)
+    limits = roof(environment, next((row.dtype for row in group.rows if row.dtype), "float32"))
     points = []
     for row in group.rows:
         flops, moved, time = (row.value(name) for name in ("serve.flops", "serve.bytes", "serve.latency"))
