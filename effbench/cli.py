@@ -193,6 +193,30 @@ def report(
 
 
 @app.command()
+def publish(
+    paths: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Folders of records: results/, run folders, other people's.")],
+    out: Annotated[Path, typer.Option(help="Folder of the site; files of an earlier site in it are replaced.")] = Path("site"),
+    as_json: Json = False,
+) -> None:
+    """Turn record folders into a static site that needs no server and no network.
+
+    Examples:  effbench publish results/ --out site    effbench publish results/ runs/quick --out site
+
+    Exit codes: 0 published; 1 published, but something is damaged or has no result; 2 nothing to publish.
+    """
+    from .publish.site.build import publish as build
+
+    made = build(paths, out)
+    for problem in made.problems[:50]:
+        typer.echo(f"problem: {problem}", err=True)
+    if as_json:
+        typer.echo(json.dumps({**made.__dict__, "index": str(made.index)}, indent=1))
+    else:
+        typer.echo(f"{made.index}: {made.records} records, {made.pages} pages, {made.bytes / 1e6:.1f} MB; {len(made.problems)} problems")
+    raise typer.Exit(made.code)
+
+
+@app.command()
 def claims(
     paths: Annotated[
         list[Path] | None, typer.Argument(help="Run folders or records files; none means the committed results.")
