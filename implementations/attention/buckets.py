@@ -101,8 +101,10 @@ def counts(leaf, count: int):
 
 
 def node_means(leaf_k, v, height: int) -> list:
-    """For each level from the root to the leaves, the mean value of the node above each leaf: [batch, heads, 2^h, d]. A node without
-    keys takes its parent's."""
+    """For each level from the root to the leaves, the mean value of the node above each leaf: [batch, heads, 2^h, d].
+
+    A node without keys takes its parent's.
+    """
     wide = torch.promote_types(v.dtype, torch.float32)
     count = 2**height
     number = counts(leaf_k, count).to(wide)[..., None]

@@ -53,7 +53,7 @@ def keys(
 def merge(
     TOP, SUM, ACC, W, A, BIAS, MEANS, parts, heads, twice, M: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr
 ):  # fmt: skip
-    """All spans of a head: BIAS = log2 of the sum over keys, plus A |w|^2 of key and query side; MEANS = weighted mean of values."""
+    """All spans of a head: BIAS = log2 of the sum over keys, plus A |w|^2 of both sides; MEANS = weighted mean of values."""
     head = tl.program_id(0).to(tl.int64)
     rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     dims = tl.arange(0, D)

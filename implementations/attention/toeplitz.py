@@ -59,7 +59,7 @@ class ToeplitzLinear(Attention):
         return (n // self.columns, self.columns) if self.columns else (n,)
 
     def mask(self, n: int, dtype) -> torch.Tensor:
-        """f as `masked` wants it: exp(-slope |t|), summed over the dimensions, and 0 for t < 0 where causal. Kept: it is a parameter."""
+        """f as `masked` wants it: exp(-slope |t|), summed over the dimensions; 0 for t < 0 where causal. Kept: a parameter."""
         if (n, dtype) not in self._masks:
             distance = 0.0
             for axis, size in enumerate(shape := self.grid(n)):

@@ -1,7 +1,7 @@
 """A decision tree of hyperplanes for every head: fitted by median splits, walked by queries and keys alike. PyTorch.
 
-Nodes are numbered as in a heap: node i has the children 2 i + 1 (z <= 0) and 2 i + 2 (z > 0), z = w_i·x - b_i. All 2^h - 1 predicates
-are computed by one product, since a gather of h weight vectors per token is slower for the small h in use; the walk looks up h.
+Nodes are numbered as in a heap: node i has the children 2 i + 1 (z <= 0) and 2 i + 2 (z > 0), z = w_i·x - b_i. All 2^h - 1
+predicates are computed by one product, since a gather of h weight vectors per token is slower for the small h in use; the walk looks up h.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 
 
 def fit(q: np.ndarray, k: np.ndarray, height: int, rng: np.random.Generator, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """Weights [heads, 2^h - 1, d] and offsets [heads, 2^h - 1] from calibration q and k [batch, heads, n, d]. No labels, no gradient.
+    """Weights [heads, 2^h - 1, d] and offsets [heads, 2^h - 1] from calibration q and k [batch, heads, n, d]. No gradient.
 
     "principal": at each node the direction in which its queries and keys spread most, so that close pairs stay together;
     "random": a random direction. Both cut at the median of the node's keys, which balances the leaves.

@@ -1,4 +1,4 @@
-"""Grouped expert layers: tokens are put into a buffer [experts, slots, d], all experts run as two batched products, results go back.
+"""Grouped expert layers: tokens go into a buffer [experts, slots, d], all experts run as two batched products, results go back.
 
 No loop over tokens or experts, no one-hot of tokens x experts x slots. PyTorch.
 """
@@ -38,7 +38,7 @@ def slots(capacity: float, assignments: int, count: int) -> int:
 
 
 def grouped(x, token, expert, weight, experts: Experts, room: int):
-    """sum over assignments (token, expert, weight), in order of precedence, of weight * f_expert(x[token]): [n, d], and the kept mask.
+    """sum over assignments (token, expert, weight), in order of precedence, of weight * f_expert(x[token]): [n, d]; and what was kept.
 
     Each expert takes the first `room` of its assignments; what is over contributes nothing.
     """

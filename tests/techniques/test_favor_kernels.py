@@ -43,7 +43,7 @@ class Pointer:
 
 
 class Language(types.ModuleType):
-    """What the kernels use of triton.language. Loads and stores outside the array are errors, as is reading what was never written."""
+    """What the kernels use of triton.language. Loads and stores outside the array are errors; what was never written is NaN."""
 
     constexpr, int64, float32, bfloat16 = int, np.int64, np.float32, ml_dtypes.bfloat16
     arange = staticmethod(lambda start, stop: block(np.arange(start, stop, dtype=np.int32)))
