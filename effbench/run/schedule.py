@@ -21,7 +21,7 @@ from .assemble import Provenance, Timing
 from .journal import Journal
 from .materials import Materials
 from .progress import Progress
-from .supervisor import Child, Lost, Nurseries, Refused, cores
+from .supervisor import Child, Lost, Nurseries, Refused, apart, cores
 from .tuning import choose
 
 LIVE = 8  # methods of a group that are in memory at once; larger groups are timed in parts, each beside the baseline
@@ -235,7 +235,8 @@ class Runner:
                 if found is not None:
                     live.append(found)
             if live:
-                self.rounds(group, live, lead)
+                with apart(max(item.trial.threads for item in live)):
+                    self.rounds(group, live, lead)
                 for item in live:
                     self.finish(item, lead)
         finally:

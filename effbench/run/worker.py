@@ -65,10 +65,6 @@ class Worker:
 
     # -- commands -----------------------------------------------------------------------------------------------------
 
-    def do_hello(self) -> dict:
-        """Nothing: a worker that answers has started."""
-        return {"pid": os.getpid()}
-
     def do_open(self, *, origins: list, task: list, method: list, like: list | None, trial: dict, cores: list[int]) -> dict:
         """Load the technique from its folder, settle threads and cores."""
         if cores and hasattr(os, "sched_setaffinity"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import time
 from pathlib import Path
 
@@ -12,7 +11,9 @@ import numpy as np
 
 from effbench.backends import get
 from effbench.measure.latency import turn
-from effbench.run import command, schedule, supervisor
+from effbench.plan.registry import Registry
+from effbench.run import command, profile, schedule, supervisor
+from effbench.run.progress import Progress
 from effbench.stats import interval, null, paired
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,28 +95,27 @@ def parent_share(folder: Path) -> dict[str, float]:
     return {"share": Watched.cpu / Watched.wall, "cpu": Watched.cpu, "wall": Watched.wall, "records": sum(outcome.counts.values())}
 
 
-def trial_start(trials: int = 15) -> dict[str, float]:
-    """CPU seconds, of parent, nursery and worker together, from asking for a worker to one that answers; median by backend."""
+def trial_start(trials: int = 20) -> dict[str, float]:
+    """CPU seconds, of parent, nursery and worker together, from asking for a worker to one with its technique loaded; by backend."""
     found = {}
-    for backend in ("numpy", "torch", "jax"):
+    registry = Registry.read()
+    for info in registry.methods.values():
+        if info.backend in found or "serve" not in registry.task(info.tasks[0]).phases:
+            continue
+        plan, trial = profile.plan_of(profile.Options(info.name, task=info.tasks[0], size="smoke"), registry)
         with supervisor.Nurseries() as nurseries:
-            nursery = nurseries.get(backend, "cpu", 1)
-            supervisor.Child(nursery, 0, 60.0).end()  # the first waits for the framework's import
-            spent = []
+            runner = schedule.Runner(plan, None, None, None, Progress(1, quiet=True), nurseries)
+            runner.start(trial).end()  # the first waits for the framework's import
+            nursery = nurseries.get(trial.backend, "cpu", 1)
+            before = time.process_time() + _cpu_of(nursery.process.pid)
             for _ in range(trials):
-                before = time.process_time() + _cpu_of(nursery.process.pid)
-                child = supervisor.Child(nursery, 4 << 30, 60.0)
-                child.ask("hello")
-                worker = _cpu_of(child.pid)
-                child.end()
-                reaped = _cpu_of(nursery.process.pid)
-                spent.append(max(time.process_time() + reaped - before, worker))
-            found[backend] = statistics.median(spent)
+                runner.start(trial).end()
+            found[trial.backend] = (time.process_time() + _cpu_of(nursery.process.pid) - before) / trials
     return found
 
 
 def _cpu_of(pid: int) -> float:
-    """CPU seconds of a process and of its children that it has waited for, to the kernel's nanosecond where it tells."""
+    """CPU seconds of a process and of the children that it has waited for."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return sum(int(fields[i]) for i in (11, 12, 13, 14)) / TICK
 
