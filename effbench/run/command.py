@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -46,6 +50,7 @@ class Options:
     bare: bool = False
     offline: bool = False
     quiet: bool = False
+    started: float | None = None  # `time.monotonic()` from which --within counts; default now
 
 
 @dataclass
@@ -98,8 +103,30 @@ def absent(device: str) -> str:
     return "" if found else "there is no TPU"
 
 
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does: cleanly, resumable."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def run(options: Options) -> Outcome:
-    start = time.monotonic()
+    with stoppable():
+        return _run(options)
+
+
+def _run(options: Options) -> Outcome:
+    start = options.started or time.monotonic()
     if options.within is not None and not options.within > 0:
         raise RunError(f"{options.within:g} s is no time", where="--within", remedy="Give seconds above 0.")
     plan = make_plan(options)

@@ -108,6 +108,8 @@ class Session:
         self._build_readings(totals, memory_start)
         if scores:
             self.quality, curves = self._quality(scores)
+            if curves and self.curve:
+                raise ValueError(f"task '{self.task.name}' gives curves by evaluate and by score; a record holds one grid")
             self.curve.update(curves)
 
     def _allow(self, method: Method) -> Allowance:
@@ -145,6 +147,8 @@ class Session:
                 for step in result:
                     if not isinstance(step, Step):
                         raise Wrong(f"build yielded {type(step).__name__}, not Step")
+                    if not (step.steps >= 0 and step.samples >= 0):
+                        raise Wrong(f"build yielded a negative Step ({step.steps} steps, {step.samples} samples)")
                     clock.stop()
                     if run.exhausted:
                         # The step after the last allowed one: its work is not part of the budget any more.
@@ -293,17 +297,20 @@ class Session:
             self.backend.synchronise(output)
             spent += time.perf_counter() - began
             peaks.append(host_peak(start))
+            if self.device != "cpu" and not outputs:  # of the first call alone: an earlier answer may still be held later
+                peak, reason = self.backend.device_peak()
+                device = reading(peak, "B", how="allocator peak", reason=reason)
             outputs.append(self.backend.to_numpy(output))
         each = spent / len(batches)
         readings = {"serve.peak_memory": max(peaks, key=lambda peak: peak["value"] or 0)}
         if self.device != "cpu":
-            peak, reason = self.backend.device_peak()
-            readings["serve.device_peak_memory"] = reading(peak, "B", how="allocator peak", reason=reason)
+            readings["serve.device_peak_memory"] = device
         # Work that depends on the data is averaged over several batches, fewer where a call is long.
         probes = batches[: max(1, min(len(batches), PROBES, int(PROBE_SECONDS / max(each, 1e-9))))]
         run._counting, run._counts = True, {}
         try:
-            items = float(sum(self.task.items(batch, call(batch)) for batch in probes)) / len(probes)
+            answers = [call(batch) for batch in probes]
+            items = float(sum(self.task.items(batch, answer) for batch, answer in zip(probes, answers))) / len(probes)
         finally:
             run._counting = False
         counts = {count: value / len(probes) for count, value in run._counts.items()}
@@ -315,6 +322,8 @@ class Session:
         if fingerprint(self.backend.to_numpy(batches)) != self._sums[name]:
             raise Wrong("the method changed its input")
         self._same_answer(setting, outputs)
+        if not close(self.backend.to_numpy(answers), outputs[: len(probes)]):
+            raise Wrong("a counted call answered differently from an uncounted call on the same input")
         scored = self.task.score(self.method, self.given, self.hidden, self.case(name), outputs)
         readings.update(self._graph(call, batches))
         readings["serve.energy"] = self._energy(call, batches, energy)
@@ -366,6 +375,8 @@ class Session:
         for name in {name: None for score in scores for name in score}:
             values = [score[name] for score in scores if name in score]
             if isinstance(values[0], Curve):
+                if not all(np.isfinite(np.asarray(axis, dtype=np.float64)).all() for c in values for axis in (c.x, c.y)):
+                    raise Wrong(f"curve '{name}' has numbers that are not finite")
                 curves.update(mean_curve(name, values))
                 continue
             if name not in self.task.metrics:
