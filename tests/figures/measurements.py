@@ -88,7 +88,7 @@ def parent_share(folder: Path) -> dict[str, float]:
     kept, command.Runner = command.Runner, Watched
     try:
         outcome = _run(
-            str(suite), folder, implementations=str(KNOWN / "known"), methods=("busy", "burns", "sleeps", "work-1", "work-3")
+            str(suite), folder, implementations=str(KNOWN / "known"), methods=("busy", "burns", "sleeps", "burns-3", "builds")
         )
     finally:
         command.Runner = kept

@@ -45,7 +45,7 @@ def test_a_sleep_is_wall_time_and_no_cpu_time(known):
 
 def test_a_busy_wall_clock_is_met_from_above(known):
     latency = known["busy"]["readings"]["serve.latency"]
-    assert 0.001 <= latency["min"] < 0.0011
+    assert 0.001 <= latency["min"] < 0.0015
 
 
 def test_cpu_time_is_right_whatever_else_runs(known):
@@ -54,13 +54,12 @@ def test_cpu_time_is_right_whatever_else_runs(known):
     assert latency["value"] >= latency["cpu"] * 0.99
 
 
-def test_three_times_the_work_takes_three_times_as_long(known):
-    least = [known[name]["readings"]["serve.latency"]["min"] for name in ("work-3", "work-1")]
-    assert least[0] / least[1] == pytest.approx(3, rel=0.15)
-    ratio = known["work-3"]["readings"]["serve.cpu.ratio"]
-    assert ratio["low"] < 3 * 1.2
-    assert ratio["high"] > 3 / 1.2
-    assert known["work-1"]["readings"]["serve.cpu.ratio"]["value"] == 1
+def test_three_times_the_work_is_a_ratio_of_three(known):
+    """In CPU time, which these loads measure out themselves: other programs cannot move it."""
+    found = known["burns-3"]["readings"]["serve.cpu.ratio"]
+    assert found["value"] == pytest.approx(3, rel=0.05)
+    assert found["high"] - found["low"] < 0.5
+    assert known["burns"]["readings"]["serve.cpu.ratio"]["value"] == 1
 
 
 def test_build_time_and_its_part(known):
@@ -75,7 +74,7 @@ def test_peak_memory_of_build_and_of_one_call(known):
     found = known["allocates"]["readings"]
     assert found["build.peak_memory"]["value"] == pytest.approx(256 * MIB, rel=0.02)
     assert found["serve.peak_memory"]["value"] == pytest.approx(64 * MIB, rel=0.03)
-    assert known["work-1"]["readings"]["build.peak_memory"]["value"] < 4 * MIB
+    assert known["burns"]["readings"]["build.peak_memory"]["value"] < 4 * MIB
 
 
 def test_a_short_energy_window_is_a_reason_and_never_a_number(known):
@@ -123,4 +122,15 @@ def test_compile_time_stands_apart_in_build_and_serve(known):
     assert 0.2 <= found["serve.compile_time"]["value"] <= found["serve.first_call"]["value"]
     assert found["serve.latency"]["value"] < 0.05
     assert known["early"]["readings"]["build.compile_time"]["value"] < 0.2
-    assert "serve.compile_time" not in known["work-1"]["readings"]
+    assert "serve.compile_time" not in known["burns"]["readings"]
+
+
+def test_every_reading_is_described(known):
+    """docs/measuring.md says of each how it is made and when it lies."""
+    text = (HERE.parents[1] / "docs" / "measuring.md").read_text(encoding="utf-8")
+    patterns = {"quality.": "quality.<name>", "serve.tally.": "serve.tally.<name>"}
+    for name in sorted({name for record in known.values() for name in record["readings"]}):
+        listed = next((pattern for start, pattern in patterns.items() if name.startswith(start)), name)
+        if name.startswith("build.") and name.count(".") == 2:
+            listed = "build.<part>.time"
+        assert f"`{listed}`" in text, name

@@ -1,11 +1,10 @@
-"""Known seconds: asleep, busy for a wall time, busy for a CPU time, and a loop of a known length."""
+"""Known seconds: asleep, busy for a wall time, busy for a CPU time and three times that."""
 
 import time
 
 from .task import Load
 
 SECONDS = 0.001
-STEPS = 20_000
 
 
 class Sleeps(Load):
@@ -30,27 +29,17 @@ class Burns(Load):
     """As long as it takes to have used the CPU for SECONDS: on a loaded host longer by the clock on the wall."""
 
     name = "burns"
+    factor = 1
 
     def answer(self, batch):
-        end = time.process_time() + SECONDS
+        end = time.process_time() + self.factor * SECONDS
         while time.process_time() < end:
             pass
         return {"answer": 2 * batch}
 
 
-class Work1(Load):
-    name = "work-1"
-    factor = 1
-
-    def answer(self, batch):
-        total = 0
-        for i in range(self.factor * STEPS):
-            total += i & 7
-        return {"answer": 2 * batch}
-
-
-class Work3(Work1):
-    name = "work-3"
+class Burns3(Burns):
+    name = "burns-3"
     factor = 3
 
 

@@ -16,7 +16,7 @@ class KnownLoad(Task):
     data = (Data("numbers", {"n": 64}),)
     cases = (Case("all", {}),)
     metrics = {"right": Metric("1", "higher", "call")}
-    baselines = ("work-1",)
+    baselines = ("burns",)
 
     def hidden(self, data, size, seed, prepared):
         return np.random.default_rng(seed).standard_normal((3, data.args["n"])).astype(np.float32)
