@@ -189,7 +189,7 @@ class Worker:
         self.session.backend.synchronise(call(batches[first % len(batches)]))
         spent = time.perf_counter() - start
         for attempt in range(2):  # an early return must show twice: a stray interrupt shows once
-            turn = cuda.device_turn(call, batches, seconds=seconds, first=first, min_samples=5, kit=self.kit)
+            turn = cuda.device_turn(call, batches, seconds=seconds, first=first, min_samples=20 if attempt else 5, kit=self.kit)
             if not turn.early:
                 break
             if attempt:

@@ -117,6 +117,7 @@ def prefix(TOP, SUM, ACC, parts, M: tl.constexpr, D: tl.constexpr, ROWS: tl.cons
         here = tl.load(TOP + at, mask=(rows < M) & more, other=0.0)
         sums = tl.load(SUM + at, mask=(rows < M) & more, other=0.0)
         values = tl.load(ACC + wide, mask=(rows < M)[:, None] & more, other=0.0)
+        tl.debug_barrier()  # every warp has read before one of them writes to the same place
         tl.store(TOP + at, top)
         tl.store(SUM + at, total)
         tl.store(ACC + wide, acc)

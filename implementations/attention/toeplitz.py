@@ -20,7 +20,7 @@ from effbench import Claim, Flops, param
 from . import features
 from .task import Attention, free_host_memory
 
-GROUP = 1 << 28  # bytes that the spectra of one group of features may take
+GROUP = {"cpu": 1 << 24, "cuda": 1 << 28}  # bytes that the spectra of one group of features may take: a cache, or few launches
 CLAMP = 8  # units of rounding of the largest denominator of a head: what lies below is round-off of the FFT, and may be negative
 
 
@@ -35,7 +35,7 @@ class ToeplitzLinear(Attention):
         ),
     )
 
-    features = param(32, sweep=[16, 32, 64])
+    features = param(16, sweep=[16, 32, 64])
     slope = param(0.0, sweep=[0.0, 0.001, 0.01])
     columns = param(0, sweep=[0, 16])
 
@@ -79,7 +79,7 @@ class ToeplitzLinear(Attention):
         top = hk.detach().amax(-2, keepdim=True)
         weights = hq + top
         weights = torch.exp(weights - weights.detach().amax(-1, keepdim=True))
-        group = max(1, min(self.features, GROUP // spectra))
+        group = max(1, min(self.features, GROUP[self.device] // spectra))
         return masked(weights, torch.exp(hk - top), v.to(hq.dtype), self.mask(n, hq.dtype), shape, group).to(v.dtype)
 
     def flops(self, phase, case, tally):

@@ -39,6 +39,7 @@ def inverse_fourth_root(matrix: torch.Tensor, ridge: float) -> torch.Tensor:
 
 class Shampoo(Optimiser):
     name = "shampoo"
+    version = 2  # 2: the eigen-decompositions count as executed work
     lr = param(0.006, tune=Log(0.0006, 0.06))
     beta1 = param(0.9)
     beta2 = param(0.95, tune=Choice(0.9, 0.95, 0.99))

@@ -54,6 +54,7 @@ class Language(types.ModuleType):
     max = staticmethod(lambda x, axis: block(np.max(np.asarray(x), axis)))
     sum = staticmethod(lambda x, axis: block(np.sum(np.asarray(x), axis, dtype=np.float32)))
     where = staticmethod(lambda c, a, b: block(np.where(c, np.asarray(a, np.float32), np.asarray(b, np.float32))))
+    debug_barrier = staticmethod(lambda: None)  # the stand-in runs one program after the other
     exp2 = staticmethod(lambda x: block(np.exp2(np.asarray(x, np.float32))))
     log2 = staticmethod(lambda x: block(np.log2(x)))
     sqrt = staticmethod(np.sqrt)
