@@ -7,6 +7,8 @@ residual codes and is its faster path. Left out: autopilot, bfloat16 and int8 re
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 
 from effbench import knob, param
@@ -80,6 +82,8 @@ class Scann(OutsideIndex):
         self.accept(given)
         if (folder / "scann_docids.pkl").exists():
             raise ValueError(f"{folder}: the library would unpickle scann_docids.pkl, which no index of ours has")
+        if "usearch" in sys.modules:  # seen with scann 1.4.2 and usearch 2.26: a crash, where there should be an error
+            raise RuntimeError("ScaNN cannot read an index in a process that has imported usearch: their C++ libraries clash")
         self.searcher = self.library().load_searcher(str(folder))
         self.searcher.set_num_threads(self.run.threads)
 

@@ -16,7 +16,7 @@ from .outside import OutsideIndex
 class Usearch(OutsideIndex):
     name = "usearch"
     version = 1
-    modules = ("usearch.index",)
+    modules = ("usearch",)  # not a submodule: looking one up would import the package
 
     links = param(16, sweep=(8, 16, 32))  # connectivity
     construction = param(200)  # expansion_add
