@@ -171,6 +171,8 @@ def check(record: Any) -> list[str]:
         if not isinstance(values, list) or len(values) > MAX_SAMPLES or not all(_number(v) for v in values):
             problems.append(f"samples '{name}' must be at most {MAX_SAMPLES} finite numbers")
     columns = record.get("curve", {})
+    if not all(_number(entry) for column in columns.values() if isinstance(column, list) for entry in column):
+        problems.append("the curve holds something that is not a finite number")
     if not all(isinstance(column, list) for column in columns.values()) or len({len(c) for c in columns.values()}) > 1:
         problems.append("the columns of the curve must be lists of one length")
     return problems
@@ -182,6 +184,8 @@ def _check_reading(name: str, value: Any) -> list[str]:
     unknown = set(value) - READING_FIELDS
     if unknown:
         return [f"reading '{name}' has unknown fields {sorted(unknown)}"]
+    if any(not isinstance(value[field], str) for field in ("how", "reason") if field in value):
+        return [f"reading '{name}' has a how or a reason that is not text"]
     if value["value"] is None:
         return [] if isinstance(value.get("reason"), str) and value["reason"] else [f"reading '{name}' is missing without a reason"]
     numbers = [value[f] for f in ("value", "low", "high", "n", "min", "p90", "p99", "cpu") if f in value]
@@ -189,4 +193,7 @@ def _check_reading(name: str, value: Any) -> list[str]:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    # An integer beyond the range of a float would raise in isfinite; no reading is that large.
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) < 1 << 1000
+    return isinstance(value, float) and math.isfinite(value)

@@ -105,13 +105,19 @@ class Curve:
 
 @dataclass(frozen=True)
 class Bound:
-    """One promise: `metric` `op` `value`; `over` makes it a ratio to that method, `at` reads it off the front."""
+    """One promise: `metric` `op` `value`; `over` makes it a ratio to that method, `at` reads it off the front.
+
+    `case` and `data` say where it is asked: one case by name, data as a suite writes it ("satellite(workers=1)"; arguments
+    that are not named may be anything). Without them it must hold in every case, and each data set gets a verdict of its own.
+    """
 
     metric: str
     op: str  # "<=", ">=", "<", ">"
     value: float
     over: str = ""
     at: str = ""  # "quality.recall@10 >= .95"
+    case: str = field(default="", kw_only=True)
+    data: str = field(default="", kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -11,27 +11,33 @@ from ..api.values import Flops
 TOLERANCE = 0.01
 
 
-def serve_flops(formula: Flops | None, call: Callable[[], Any], backend: str) -> dict[str, dict]:
-    """Readings `serve.flops` (executed matmul-like work, formula first), `.counter`, `.useful`, `.dense`, `.other`."""
+def serve_flops(formula: Flops | None, call: Callable[[], Any], backend: str, calls: int = 1) -> dict[str, dict]:
+    """Readings `serve.flops` (executed matmul-like work, formula first), `.counter`, `.useful`, `.dense`, `.other`.
+
+    `call` makes `calls` calls; the readings are per call.
+    """
     counted, reason = count(call, backend)
-    out = {"serve.flops.counter": reading(counted, "FLOP", how="counter", reason=reason)}
+    counted = None if counted is None else counted / calls
+    out = {"serve.flops.counter": reading(counted, "FLOP", how=f"counter; {reason}" if reason else "counter", reason=reason)}
     if formula is not None:
-        out["serve.flops"] = reading(formula.executed, "FLOP", how=agreement(formula.executed, counted))
+        out["serve.flops"] = reading(formula.executed, "FLOP", how=agreement(formula.executed, counted, reason))
         for name in ("useful", "dense", "other"):
             if getattr(formula, name) is not None:
                 out[f"serve.flops.{name}"] = reading(getattr(formula, name), "FLOP", how="formula")
     elif counted is not None:
-        out["serve.flops"] = reading(counted, "FLOP", how="counter only")
+        out["serve.flops"] = reading(counted, "FLOP", how="counter only" + (f", {reason}" if reason else ""))
     else:
         out["serve.flops"] = reading(None, "FLOP", reason=f"no formula, and {reason}")
     return out
 
 
-def agreement(formula: float, counted: float | None) -> str:
+def agreement(formula: float, counted: float | None, reason: str = "") -> str:
+    """How far formula and counter agree; `reason` is what the counter could not see."""
     if counted is None:
         return "formula only"
     difference = abs(formula - counted) / max(abs(counted), 1.0)
-    return "formula, counter agrees" if difference <= TOLERANCE else f"formula, counter differs by {difference:.1%}"
+    text = "formula, counter agrees" if difference <= TOLERANCE else f"formula, counter differs by {difference:.1%}"
+    return f"{text} ({reason})" if reason else text
 
 
 def count(call: Callable[[], Any], backend: str) -> tuple[float | None, str]:

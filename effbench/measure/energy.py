@@ -12,21 +12,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..api.record import reading
+from .host import gpus
 
 MIN_SECONDS, MIN_UPDATES = 2.0, 20
 POLL_SECONDS = 0.02
 POWERCAP = Path("/sys/class/powercap")
 
 
-def nvml_counter(index: int = 0) -> tuple[Callable[[], float] | None, str]:
-    """A function that reads joules of one GPU, or None and why not. `index` counts all GPUs of the host (NVML's order)."""
+def nvml_counter(uuid: str = "") -> tuple[Callable[[], float] | None, str]:
+    """A function that reads joules of one GPU, or None and why not. NVML's own order is not CUDA's: name the GPU by its UUID where
+    there are several; without one the first is taken."""
     try:
         import pynvml
     except ImportError:
         return None, "NVML's Python binding (nvidia-ml-py) is not installed"
     try:
         pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid) if uuid else pynvml.nvmlDeviceGetHandleByIndex(0)
         pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
     except pynvml.NVMLError as error:
         return None, f"NVML gives no energy counter ({error})"
@@ -120,10 +122,11 @@ class Energy:
         return reading(self.joules / max(calls, 1), "J", how=how, n=calls)
 
 
-def meter(device: str, index: int = 0) -> Energy:
-    """The meter for "cuda" (NVML, GPU alone) or "cpu" (RAPL, packages alone)."""
+def meter(device: str, uuid: str = "") -> Energy:
+    """The meter for "cuda" (NVML, GPU alone; by default the first visible one) or "cpu" (RAPL, packages alone)."""
     if device == "cuda":
-        return Energy(*nvml_counter(index))
+        visible = [] if uuid else gpus()
+        return Energy(*nvml_counter(uuid or (visible[0]["uuid"] if visible else "")))
     if device == "cpu":
         return Energy(*rapl_counter())
     return Energy(None, f"no energy counter is known for '{device}'")

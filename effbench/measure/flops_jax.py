@@ -8,22 +8,26 @@ not counted (kernels skip them); zero padding is. Triton and Pallas kernels, cal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from math import prod
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from . import formulas as f
 from .flops import Counted, Ledger
+from .flops_jax_ops import FORMULAS, FREE, OPAQUE, OTHER, OTHER_PREFIXES
+from .formulas import COMPLEX
 
-COUNTER = "jaxpr"
+COUNTER, EAGER = "jaxpr", "jax-eager"
 
 
 def count_jax(call: Callable, *args: Any, xla: bool = True) -> Counted:
     """Trace `call(*args)`; arrays among the leaves of `args` are abstract, everything else keeps its value.
 
-    A call that needs concrete values (it turns results into numpy or Python numbers) cannot be traced: `executed` is None.
+    A call that needs concrete values (it looks at a result in Python) cannot be traced. It is then run once without jit and its
+    operations are counted as they happen (counter "jax-eager"): loops by the steps they take, dead code included.
     """
     import jax
 
@@ -40,9 +44,8 @@ def count_jax(call: Callable, *args: Any, xla: bool = True) -> Counted:
     arrays = [leaves[i] for i in dynamic]
     try:
         closed = jax.make_jaxpr(pure)(*arrays)
-    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
-        reason = f"the call needs concrete values and cannot be traced ({type(error).__name__}): formula only"
-        return Counted(None, counter=COUNTER, reason=reason)
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
+        return _count_eagerly(jax, call, args)
     ledger = Ledger()
     _walk(_alive(closed.jaxpr), ledger)
     estimate = _xla_flops(jax, pure, arrays) if xla else None
@@ -75,30 +78,77 @@ def read_cost(cost: Any, key: str) -> float | None:
     return None if value is None or not value >= 0 else float(value)
 
 
+def _count_eagerly(jax, call: Callable, args: tuple) -> Counted:
+    ledger = Ledger()
+    try:
+        hook = _watching(ledger)
+    except (ImportError, AttributeError):
+        return Counted(None, counter=EAGER, reason="the call needs concrete values and this jax cannot be watched: formula only")
+    with jax.disable_jit(), hook:
+        call(*args)
+    return ledger.counted(EAGER)
+
+
+def _watching(ledger: Ledger) -> contextlib.AbstractContextManager:
+    """Books every primitive that jax evaluates. jax has no public place for this; AttributeError where the private one is gone."""
+    from jax._src import core
+
+    original = core.EvalTrace.process_primitive
+
+    def watched(self, primitive, args, params, /):
+        out = original(self, primitive, args, params)
+        outs = out if primitive.multiple_results else [out]
+        variables = [
+            [
+                SimpleNamespace(
+                    aval=SimpleNamespace(shape=np.shape(x), dtype=x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype)
+                )
+                for x in group
+            ]
+            for group in (args, outs)
+        ]
+        _book(SimpleNamespace(primitive=primitive, params=params, invars=variables[0], outvars=variables[1]), ledger)
+        return out
+
+    @contextlib.contextmanager
+    def patched() -> Iterator[None]:
+        core.EvalTrace.process_primitive = watched
+        try:
+            yield
+        finally:
+            core.EvalTrace.process_primitive = original
+
+    return patched()
+
+
 def _walk(jaxpr, ledger: Ledger) -> None:
     for eqn in jaxpr.eqns:
-        name = eqn.primitive.name
-        if name in _CONTROL:
-            _CONTROL[name](eqn, ledger)
-        elif name in _FORMULAS:
-            complex_numbers = name != "fft" and any(np.issubdtype(v.aval.dtype, np.complexfloating) for v in eqn.invars)
-            flops = _FORMULAS[name](eqn, *(tuple(v.aval.shape) for v in eqn.invars))
-            if flops is None:
-                ledger.miss(name)
-            else:
-                ledger.work(name, flops * (f.COMPLEX if complex_numbers else 1))
-        elif name in FREE:
-            continue
-        elif name in OTHER or name.startswith(OTHER_PREFIXES):
-            ledger.touch(name, max(_numel(eqn.invars), _numel(eqn.outvars)))
-        elif name in OPAQUE:
+        _book(eqn, ledger)
+
+
+def _book(eqn, ledger: Ledger) -> None:
+    name = eqn.primitive.name
+    if name in _CONTROL:
+        _CONTROL[name](eqn, ledger)
+    elif name in FORMULAS:
+        complex_numbers = name != "fft" and any(np.issubdtype(v.aval.dtype, np.complexfloating) for v in eqn.invars)
+        flops = FORMULAS[name](eqn, *(tuple(v.aval.shape) for v in eqn.invars))
+        if flops is None:
             ledger.miss(name)
         else:
-            inner = list(_inner(eqn.params.values()))
-            if not inner:
-                ledger.miss(name)
-            for body in inner:
-                _walk(body, ledger)
+            ledger.work(name, flops * (COMPLEX if complex_numbers else 1))
+    elif name in FREE:
+        return
+    elif name in OTHER or name.startswith(OTHER_PREFIXES):
+        ledger.touch(name, max(_numel(eqn.invars), _numel(eqn.outvars)))
+    elif name in OPAQUE:
+        ledger.miss(name)
+    else:
+        inner = list(_inner(eqn.params.values()))
+        if not inner:
+            ledger.miss(name)
+        for body in inner:
+            _walk(body, ledger)
 
 
 def _numel(variables) -> int:
@@ -154,49 +204,6 @@ def _shard_map(eqn, ledger: Ledger) -> None:
         ledger.merge(_sub(body), size)  # the body is what one shard does
 
 
-def _dot_general(eqn, a, b, *_):
-    (contracted, _b), _batch = eqn.params["dimension_numbers"]
-    return 2.0 * prod(eqn.outvars[0].aval.shape) * prod(a[d] for d in contracted)
-
-
-def _conv(eqn, lhs, rhs, *_):
-    p, out = eqn.params, eqn.outvars[0].aval.shape
-    features = rhs[p["dimension_numbers"].rhs_spec[0]]
-    if prod(p["lhs_dilation"]) > 1:
-        batch, channels = (lhs[d] for d in p["dimension_numbers"].lhs_spec[:2])
-        return 2.0 * prod(lhs) / channels * prod(rhs) / p["batch_group_count"] if batch else 0.0
-    return 2.0 * prod(out) * prod(rhs) / max(features, 1)
-
-
-def _ragged(eqn, a, b, *_):
-    """[m, k] with groups of [g, k, n]: every row meets one group."""
-    return f.matmul(a[0], a[1], b[2]) if len(a) == 2 and len(b) == 3 else None
-
-
-def _fft(eqn, shape, *_):
-    kind, lengths, out = str(eqn.params["fft_type"]).upper(), eqn.params["fft_lengths"], eqn.outvars[0].aval.shape
-    dims = range(len(shape) - len(lengths), len(shape))
-    if "IRFFT" in kind or kind.endswith("3"):
-        return f.real_fft(out, shape, dims)
-    return f.real_fft(shape, out, dims) if "RFFT" in kind or kind.endswith("2") else f.fft(shape, dims)
-
-
-def _batched(per_matrix: Callable) -> Callable:
-    return lambda eqn, a, *_: prod(a[:-2]) * per_matrix(*a[-2:])
-
-
-def _triangular(eqn, a, b):
-    return prod(b) * a[-1]
-
-
-def _householder(eqn, a, taus, *_):
-    return prod(a[:-2]) * f.form_q(a[-2], a[-1], taus[-1])
-
-
-def _svd(eqn, a, *_):
-    return prod(a[:-2]) * f.svd(*a[-2:], eqn.params.get("compute_uv", True))
-
-
 _CONTROL = {
     "scan": _scan,
     "while": _while,
@@ -204,47 +211,3 @@ _CONTROL = {
     "custom_linear_solve": _linear_solve,
     "shard_map": _shard_map,
 }
-_FORMULAS = {
-    "dot_general": _dot_general,
-    "conv_general_dilated": _conv,
-    "ragged_dot": _ragged,
-    "ragged_dot_general": _ragged,
-    "fft": _fft,
-    "cholesky": _batched(lambda m, n: f.cholesky(n)),
-    "lu": _batched(f.lu),
-    "geqrf": _batched(f.qr),
-    "qr": _batched(lambda m, n: f.qr(m, n) + f.form_q(m, min(m, n), min(m, n))),
-    "householder_product": _householder,
-    "triangular_solve": _triangular,
-    "eigh": _batched(lambda m, n: f.eigh(n, True)),
-    "eig": _batched(lambda m, n: f.eig(n, True)),
-    "svd": _svd,
-}
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-OPAQUE = _words("""
-    pallas_call tpu_custom_call custom_call ffi_call pure_callback io_callback debug_callback custom_partitioning run_state
-    schur hessenberg tridiagonal tridiagonal_solve xla_pmap
-""")
-FREE = _words("""
-    broadcast_in_dim reshape transpose squeeze expand_dims convert_element_type bitcast_convert_type slice concatenate pad
-    iota copy device_put stop_gradient split dynamic_slice dynamic_update_slice rev create_token after_all empty
-    optimization_barrier sharding_constraint layout_constraint random_wrap random_unwrap random_seed pvary reduce_precision
-    name broadcast full lu_pivots_to_permutation mesh_cast reshard debug_print real imag complex axis_index copy_start
-    copy_done
-""")
-OTHER = _words("""
-    add add_any sub mul div rem neg sign abs max min pow integer_pow exp exp2 expm1 log log1p sqrt rsqrt cbrt square sin cos
-    tan asin acos atan atan2 sinh cosh tanh asinh acosh atanh logistic erf erfc erf_inv lgamma digamma polygamma igamma
-    igammac bessel_i0e bessel_i1e regularized_incomplete_beta floor ceil round is_finite nextafter conj clamp select_n and or
-    xor not eq ne lt le gt ge eq_to le_to lt_to population_count clz shift_left shift_right_logical shift_right_arithmetic
-    mulhi argmax argmin sort top_k approx_top_k gather cumsum cumprod cummax cummin cumlogsumexp select_and_scatter_add
-    select_and_gather_add random_bits random_fold_in random_split random_clone random_gamma random_gamma_grad threefry2x32
-    rng_bit_generator rng_uniform psum pmax pmin all_gather all_to_all reduce_scatter ppermute reduce psum_invariant psum2
-    all_gather_invariant scatter
-""")
-OTHER_PREFIXES = ("reduce_", "scatter-", "scatter_", "igamma_grad")

@@ -1,7 +1,7 @@
 """Counts the FLOPs of a torch call: a dispatch mode over torch's own table of formulas, with the corrections of flops_torch_ops.
 
-Known limits, each printed as uncounted or said here: a Triton or CUDA kernel that is launched outside the dispatcher leaves no
-trace; a fused encoder layer is counted by its slow path, which also multiplies padded tokens; iterative factorisations are nominal.
+Known limits: a Triton or CUDA kernel launched outside the dispatcher, a replayed CUDA graph, and numpy or a foreign library called
+on the side leave no trace (where nothing at all was seen, `executed` is None rather than 0); a fused encoder layer is counted by its slow path, which also multiplies padded tokens; iterative factorisations are nominal.
 """
 
 from __future__ import annotations
@@ -25,8 +25,12 @@ COUNTER = "torch-flop-counter"
 def count_torch(call: Callable, *args: Any) -> Counted:
     """Run `call(*args)` once and count every operation that passes the dispatcher, backward passes included."""
     ledger = Ledger()
-    with _as_written(), _Counting(ledger):
+    with _as_written(), _Counting(ledger) as mode:
         call(*args)
+    if not mode.seen:
+        return Counted(
+            None, counter=COUNTER, reason="no operation passed torch's dispatcher (a replayed graph or foreign code): formula only"
+        )
     return ledger.counted(COUNTER)
 
 
@@ -50,15 +54,17 @@ class _Counting(TorchDispatchMode):
         super().__init__()
         self.ledger = ledger
         self.ours = formulas()
+        self.seen = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        self.seen += 1
         if any(_unwraps(kind) for kind in types):
             return NotImplemented  # a quantised or sparse wrapper: let it unfold into the operations that really run
         if not isinstance(func, torch._ops.OpOverload):
             return self._higher_order(func, args, kwargs)
         packet = func.overloadpacket
-        known = packet in self.ours or packet in flop_registry
+        known = self._ours(packet) is not None or packet in flop_registry
         if not known and func.namespace == "aten":
             with self:
                 out = func.decompose(*args, **kwargs)
@@ -67,6 +73,12 @@ class _Counting(TorchDispatchMode):
         out = func(*args, **kwargs)
         self._book(func, packet, args, kwargs, out)
         return out
+
+    def _ours(self, packet):
+        """Our formula for an operation, or for the one that it does in place (`addmm_`)."""
+        if packet not in self.ours and packet.__name__.endswith("_"):
+            self.ours[packet] = self.ours.get(getattr(torch.ops.aten, packet.__name__.rstrip("_"), None))
+        return self.ours.get(packet)
 
     def _higher_order(self, func, args, kwargs):
         out = func(*args, **kwargs)
@@ -78,11 +90,11 @@ class _Counting(TorchDispatchMode):
 
     def _book(self, func, packet, args, kwargs, out) -> None:
         name = packet.__name__
-        kwargs = {key: value for key, value in kwargs.items() if key != "out"}  # formulas take the result as `out`
-        if packet in self.ours:
+        formula = self._ours(packet)
+        if formula is not None:
             tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
             complex_numbers = name not in REAL_ALREADY and any(x.is_complex() for x in tensors)
-            self.ledger.work(str(packet), self.ours[packet](out, *args, **kwargs) * (f.COMPLEX if complex_numbers else 1))
+            self.ledger.work(str(packet), formula(out, *args, **kwargs) * (f.COMPLEX if complex_numbers else 1))
         elif packet in flop_registry:
             self.ledger.work(str(packet), flop_registry[packet](*args, **kwargs, out_val=out))
         elif func.namespace in ("prim", "prims", "profiler") or func.is_view or name in FREE:
@@ -98,7 +110,10 @@ def _unwraps(kind: type) -> bool:
 
 
 def _is_other(func, name: str) -> bool:
-    tags = func.tags
+    tags = set(func.tags)
+    if name.endswith("_"):  # many operations carry their tag only out of place
+        twin = getattr(torch.ops.aten, name.rstrip("_"), None)
+        tags |= set(getattr(twin, func._overloadname, func).tags) if twin is not None else set()
     if torch.Tag.pointwise in tags or (hasattr(torch.Tag, "reduction") and torch.Tag.reduction in tags):
         return True
     stem = name.removesuffix("_backward").removesuffix("_dense")

@@ -33,51 +33,55 @@ def _product(a, b) -> float:
     return f.matmul(rows, a.shape[-1], columns, prod(a.shape[:-2]))
 
 
-def _two(out, a, b, *rest, **_):
+def _two(out, /, a, b, *rest, **_):
     return _product(a, b)
 
 
-def _three(out, bias, a, b, *rest, **_):
+def _three(out, /, bias, a, b, *rest, **_):
     return _product(a, b)
 
 
-def _by_output(out, x, *rest, **_):
+def _by_output(out, /, x, *rest, **_):
     """A linear layer whose weight is packed: every input number meets every output feature."""
     return 2.0 * x.numel() * out.shape[-1]
 
 
-def _grouped(out, a, b, *rest, **_):
+def _grouped(out, /, a, b, *rest, **_):
     if a.dim() == 3 and b.dim() == 3:
         return f.matmul(a.shape[1], a.shape[2], b.shape[2], a.shape[0])
     return f.matmul(a.shape[-2], a.shape[-1], b.shape[-1])  # groups share the dimension that is two-dimensional
 
 
-def _conv(out, x, weight, bias, stride, padding, dilation, transposed, *rest, **_):
+def _conv(out, /, x, weight, bias, stride, padding, dilation, transposed, *rest, **_):
     return f.convolution(x.shape[0], (x if transposed else out).shape[2:], weight.shape)
 
 
-def _plain_conv(out, x, weight, *rest, **_):
+def _plain_conv(out, /, x, weight, *rest, **_):
     return f.convolution(x.shape[0], out.shape[2:], weight.shape)
 
 
-def _conv_backward(out, grad, x, weight, bias, stride, padding, dilation, transposed, output_padding, groups, mask, **_):
+def _transposed_conv(out, /, x, weight, *rest, **_):
+    return f.convolution(x.shape[0], x.shape[2:], weight.shape)
+
+
+def _conv_backward(out, /, grad, x, weight, bias, stride, padding, dilation, transposed, output_padding, groups, mask, **_):
     return (mask[0] + mask[1]) * f.convolution(x.shape[0], (x if transposed else grad).shape[2:], weight.shape)
 
 
-def _packed_conv(out, x, packed, *rest, **_):
+def _packed_conv(out, /, x, packed, *rest, **_):
     return f.convolution(x.shape[0], out.shape[2:], packed.unpack()[0].shape)
 
 
-def _attention(out, q, k, v, *rest, **_):
+def _attention(out, /, q, k, v, *rest, **_):
     return f.attention(q.shape, k.shape, v.shape)
 
 
-def _attention_backward(out, grad, q, k, v, *rest, **_):
+def _attention_backward(out, /, grad, q, k, v, *rest, **_):
     return f.attention_backward(q.shape, k.shape, v.shape)
 
 
 def _rnn(passes: int) -> Callable:
-    def formula(out, x, first, second=None, *rest, **_):
+    def formula(out, /, x, first, second=None, *rest, **_):
         weights = list(first) if isinstance(first, (list, tuple)) else [first, second]
         rows = x.numel() // x.shape[-1]  # time steps times batch, also where sequences are packed
         return passes * 2.0 * rows * sum(w.numel() for w in weights if w.dim() == 2)
@@ -85,27 +89,27 @@ def _rnn(passes: int) -> Callable:
     return formula
 
 
-def _fft_complex(out, x, dims, *rest, **_):
+def _fft_complex(out, /, x, dims, *rest, **_):
     return f.fft(x.shape, dims)
 
 
-def _fft_to_complex(out, x, dims, *rest, **_):
+def _fft_to_complex(out, /, x, dims, *rest, **_):
     return f.real_fft(x.shape, out.shape, dims)
 
 
-def _fft_to_real(out, x, dims, *rest, **_):
+def _fft_to_real(out, /, x, dims, *rest, **_):
     return f.real_fft(out.shape, x.shape, dims)
 
 
 def _square(per_matrix: Callable[[int], float]) -> Callable:
-    return lambda out, a, *rest, **_: prod(a.shape[:-2]) * per_matrix(a.shape[-1])
+    return lambda out, /, a, *rest, **_: prod(a.shape[:-2]) * per_matrix(a.shape[-1])
 
 
 def _columns(b, n: int) -> float:
     return b.numel() / max(n, 1)
 
 
-def _solve(out, a, b, *rest, **_):
+def _solve(out, /, a, b, *rest, **_):
     n, batch = a.shape[-1], prod(a.shape[:-2])
     return batch * f.lu(n, n) + 2.0 * n * n * _columns(out[0] if isinstance(out, (tuple, list)) else out, n)
 
@@ -113,70 +117,74 @@ def _solve(out, a, b, *rest, **_):
 def _substitutions(count: int, matrix: int) -> Callable:
     """`count` triangular solves; `matrix` says which argument is the matrix, the result has the shape of the right-hand side."""
 
-    def formula(out, *args, **_):
+    def formula(out, /, *args, **_):
         n = args[matrix].shape[-1]
         return count * n * n * _columns(out, n)
 
     return formula
 
 
-def _qr(out, a, mode="reduced", *rest, **_):
+def _qr(out, /, a, mode="reduced", *rest, **_):
     m, n = a.shape[-2:]
     k = min(m, n)
     form = {"r": 0.0, "reduced": f.form_q(m, k, k), "complete": f.form_q(m, m, k)}[mode]
     return prod(a.shape[:-2]) * (f.qr(m, n) + form)
 
 
-def _lstsq(out, a, b, *rest, **_):
+def _lstsq(out, /, a, b, *rest, **_):
     return prod(a.shape[:-2]) * f.least_squares(*a.shape[-2:], b.shape[-1] if b.dim() == a.dim() else 1)
 
 
-def _svd(out, a, full_matrices=False, compute_uv=True, *rest, **_):
+def _svd(out, /, a, full_matrices=False, compute_uv=True, *rest, **_):
     return prod(a.shape[:-2]) * f.svd(*a.shape[-2:], compute_uv)
 
 
-def _eigh(out, a, UPLO="L", compute_v=True, **_):
+def _eigh(out, /, a, UPLO="L", compute_v=True, **_):
     return prod(a.shape[:-2]) * f.eigh(a.shape[-1], compute_v)
 
 
 def _cdist(first: int) -> Callable:
-    def formula(out, *args, **_):
+    def formula(out, /, *args, **_):
         a, b = args[first], args[first + 1]
         return prod(a.shape[:-2]) * f.distances(a.shape[-2], b.shape[-2], a.shape[-1])
 
     return formula
 
 
-def _euclidean(out, a, b, **_):
+def _euclidean(out, /, a, b, **_):
     return f.matmul(a.shape[-2], a.shape[-1] + 2, b.shape[-2], prod(a.shape[:-2]))  # torch appends the norms as two columns
 
 
-def _pdist(out, a, *rest, **_):
+def _pdist(out, /, a, *rest, **_):
     return f.distances(out.numel(), 1, a.shape[-1])
 
 
-def _sampled(out, bias, a, b, **_):
+def _sampled(out, /, bias, a, b, **_):
     return 2.0 * _stored(bias) * a.shape[-1]
 
 
-def _half_dense(out, *args, **_):
+def _half_dense(out, /, *args, **_):
     """2:4 sparse weights: half of the multiply-adds of the dense product really run."""
     dense = [a for a in args if isinstance(a, torch.Tensor) and a.dim() == 2][-1]
     return 1.0 * out.numel() * dense.shape[0]
 
 
 TABLE: dict[str, Callable] = {
-    **dict.fromkeys(("mm", "bmm", "mv", "dot", "vdot", "_int_mm", "_sparse_mm", "_scaled_mm", "hspmm"), _two),
+    **dict.fromkeys(("mm", "bmm", "mv", "dot", "vdot", "_int_mm", "_sparse_mm", "_scaled_mm", "_scaled_mm_v2", "hspmm"), _two),
     **dict.fromkeys(("addmm", "baddbmm", "addbmm", "addmv", "_sparse_addmm", "_addmm_activation", "sspaddmm"), _three),
-    "addr": lambda out, *rest, **_: 2.0 * out.numel(),
+    "addr": lambda out, /, *rest, **_: 2.0 * out.numel(),
     "sparse_sampled_addmm": _sampled,
-    **dict.fromkeys(("_grouped_mm", "_scaled_grouped_mm"), _grouped),
+    **dict.fromkeys(("_grouped_mm", "_scaled_grouped_mm", "_scaled_grouped_mm_v2"), _grouped),
     **dict.fromkeys(("_weight_int8pack_mm", "_weight_int4pack_mm", "_weight_int4pack_mm_for_cpu"), _by_output),
-    **dict.fromkeys(("_weight_int4pack_mm_with_scales_and_zeros", "_dyn_quant_matmul_4bit", "mkldnn_linear"), _by_output),
+    **dict.fromkeys(
+        ("_weight_int4pack_mm_with_scales_and_zeros", "_dyn_quant_matmul_4bit", "mkldnn_linear", "_mixed_dtypes_linear"), _by_output
+    ),
     **dict.fromkeys(("_sparse_semi_structured_mm", "_sparse_semi_structured_addmm", "_cslt_sparse_mm"), _half_dense),
     **dict.fromkeys(("convolution", "_convolution", "convolution_overrideable"), _conv),
     **dict.fromkeys(("cudnn_convolution", "mkldnn_convolution", "cudnn_convolution_relu", "_slow_conv2d_forward"), _plain_conv),
     **dict.fromkeys(("_conv_depthwise2d", "conv_depthwise3d", "slow_conv3d_forward", "thnn_conv2d"), _plain_conv),
+    **dict.fromkeys(("cudnn_convolution_add_relu", "slow_conv_dilated2d", "slow_conv_dilated3d"), _plain_conv),
+    **dict.fromkeys(("cudnn_convolution_transpose", "slow_conv_transpose2d", "slow_conv_transpose3d"), _transposed_conv),
     "convolution_backward": _conv_backward,
     **dict.fromkeys(("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention"), _attention),
     **dict.fromkeys(("_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention"), _attention),
@@ -195,13 +203,15 @@ TABLE: dict[str, Callable] = {
     "cholesky_inverse": _square(f.cholesky_inverse),
     **dict.fromkeys(("_linalg_det", "_linalg_slogdet"), _square(lambda n: f.lu(n, n))),
     **dict.fromkeys(
-        ("linalg_lu_factor_ex", "linalg_lu", "_lu_with_info"), lambda out, a, *r, **_: prod(a.shape[:-2]) * f.lu(*a.shape[-2:])
+        ("linalg_lu_factor_ex", "linalg_lu", "_lu_with_info"), lambda out, /, a, *r, **_: prod(a.shape[:-2]) * f.lu(*a.shape[-2:])
     ),
     "_linalg_solve_ex": _solve,
     "linalg_solve_triangular": _substitutions(1, 0),
     "cholesky_solve": _substitutions(2, 1),
     "linalg_lu_solve": _substitutions(2, 0),
     "linalg_qr": _qr,
+    "geqrf": lambda out, /, a, *rest, **_: prod(a.shape[:-2]) * f.qr(*a.shape[-2:]),
+    "linalg_householder_product": lambda out, /, a, tau, **_: prod(a.shape[:-2]) * f.form_q(*a.shape[-2:], tau.shape[-1]),
     "linalg_lstsq": _lstsq,
     "_linalg_svd": _svd,
     "_linalg_eigh": _eigh,
@@ -238,7 +248,9 @@ FREE = _words("""
     _sparse_coo_tensor_with_dims_and_tensors _nested_tensor_from_mask _values _indices values indices crow_indices col_indices
     _nnz sparse_dim dense_dim is_coalesced _is_any_true record_stream _conj_physical alias unsqueeze_ squeeze_ transpose_ t_
     as_strided_ _cudnn_init_dropout_state _cudnn_rnn_flatten_weight diag_embed block_diag as_strided_copy view_copy
-    expand_copy permute_copy
+    expand_copy permute_copy complex resize resize_as resize_as_ _resize_output_ to_padded_tensor channel_shuffle is_pinned
+    empty_permuted _chunk_cat _has_same_storage_numel _convert_weight_to_int4pack _convert_weight_to_int4pack_for_cpu
+    _cslt_compress _print _stack diagonal_scatter rot90 zero set _pack_padded_sequence lu_unpack
 """)
 # Reductions, normalisations, look-ups, comparisons and random numbers that carry no "pointwise" or "reduction" tag.
 OTHER = _words("""
@@ -262,9 +274,27 @@ OTHER = _words("""
     fake_quantize_per_channel_affine_cachemask _make_per_tensor_quantized_tensor _choose_qparams_per_tensor glu isin isclose
     _amp_foreach_non_finite_check_and_unscale_ _fused_moving_avg_obs_fq_helper _prelu_kernel rrelu_with_noise mse_loss
     binary_cross_entropy binary_cross_entropy_with_logits huber_loss smooth_l1_loss soft_margin_loss multi_margin_loss
-    multilabel_margin_loss_forward histogramdd _assert_scalar unfold popcount
+    multilabel_margin_loss_forward histogramdd floor_divide masked_fill dist grid_sampler_3d index_reduce log_sigmoid_forward
+    native_norm polar histogram frexp binomial _standard_gamma _sample_dirichlet _masked_softmax _weight_norm_interface
+    adaptive_max_pool3d fractional_max_pool2d max_unpool2d max_unpool3d _coalesce _coalesced _is_all_true allclose
+    _masked_scale _add_relu _unsafe_masked_index _transform_bias_rescale_qkv exponential geometric cauchy log_normal random
+    lcm gcd heaviside xlogy _assert_scalar unfold popcount
 """)
-OTHER_PREFIXES = ("_foreach_", "_fused_adam", "_fused_sgd", "_fused_adagrad", "_fused_rms", "special_", "bitwise_")
+OTHER_PREFIXES = (
+    "_foreach_",
+    "_fused_adam",
+    "_fused_sgd",
+    "_fused_adagrad",
+    "_fused_rms",
+    "special_",
+    "bitwise_",
+    "upsample_",
+    "_upsample_",
+    "reflection_pad",
+    "replication_pad",
+    "fake_quantize_",
+    "_fake_quantize_",
+)
 
 
 def formulas() -> dict:

@@ -91,7 +91,8 @@ def text_of_method(found: dict) -> str:
         for part in claim["parts"]:
             over = f" over {part['over']}" if part["over"] else ""
             at = f" at {part['at']}" if part["at"] else ""
-            lines.append(f"  promises {part['metric']} {part['op']} {part['value']:g}{over}{at}")
+            place = "".join(f" ({name} {part[name]})" for name in ("case", "data") if part[name])
+            lines.append(f"  promises {part['metric']} {part['op']} {part['value']:g}{over}{at}{place}")
         if claim["untestable"]:
             lines.append(f"  not testable here: {claim['untestable']}")
     return "\n".join(lines)

@@ -32,6 +32,10 @@ class Cell:
     detail: str = ""  # the interval, on the scale of the text
     best: bool = False
     why: str = ""  # how it was measured, or why it is missing
+    href: str = ""  # a page of the same site
+    low: float | None = None
+    high: float | None = None
+    rank: str = ""  # "2" or "1–3": places that the intervals allow
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Column:
     label: str
     numeric: bool = False
     better: str = ""
+    facet: bool = False  # rows may be chosen by its values
+    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ class Line:
     mark: str = ""
     baseline: bool = False
     row: Row | None = None
+    drawer: str = ""  # where its records lie: "shard:place,place"
 
 
 @dataclass(frozen=True)
@@ -192,7 +199,7 @@ def plain(made: Sequence[Table]) -> str:
     out = []
     for one in made:
         out += [one.title, one.caption, ""]
-        out += _aligned([[c.label for c in one.columns], *map(texts, one.lines)], [c.numeric for c in one.columns])
+        out += aligned([[c.label for c in one.columns], *map(texts, one.lines)], [c.numeric for c in one.columns])
         out += ["", *legend(one)]
         if one.failed:
             out += ["", f"{len(one.failed)} without a result:"]
@@ -201,7 +208,7 @@ def plain(made: Sequence[Table]) -> str:
     return "\n".join(line.rstrip() for line in out).rstrip() + "\n"
 
 
-def _aligned(cells: list[list[str]], numeric: list[bool]) -> list[str]:
+def aligned(cells: list[list[str]], numeric: list[bool]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*cells)]
     return ["  ".join(t.rjust(w) if right else t.ljust(w) for t, w, right in zip(line, widths, numeric)) for line in cells]
 

@@ -11,22 +11,27 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from ..api.record import identity, reading
+from ..api.errors import RecordError, RunError
+from ..api.record import identity
+from ..measure import noise
 from ..plan.plan import Group, Plan
+from ..plan.registry import Registry
 from ..plan.trial import Trial
-from . import assemble
+from . import assemble, derived
 from .assemble import Provenance, Timing
-from .journal import Journal
+from .journal import Journal, full
 from .materials import Materials
 from .progress import Progress
-from .supervisor import Child, Lost, Nurseries, Refused, cores
+from .supervisor import Child, Lost, Nurseries, Refused, cores, plain
 from .tuning import choose
 
 LIVE = 8  # methods of a group that are in memory at once; larger groups are timed in parts, each beside the baseline
+SERIOUS = 10  # rounds from which seconds are meant to be read; fewer (smoke) are never called unstable
+MIN_SHARE = 0.9  # of a turn that single-threaded CPU work must have had its core
 LONG = 2.0  # s; a call above this is timed three times
 RESERVE = 5.0  # s kept back by --within for scores and records
+LAST = 2.0  # s before the end of --within at which a build that is on is ended
 
 
 class OutOfTime(Exception):
@@ -53,6 +58,7 @@ class Runner:
     progress: Progress
     nurseries: Nurseries
     until: float | None = None
+    roofs: dict[str, dict] = field(default_factory=dict)  # device -> measured roofs, where this machine was calibrated
     clock: Callable[[], float] = time.monotonic
 
     def run(self) -> None:
@@ -76,17 +82,32 @@ class Runner:
     def allowed(self) -> float:
         """Seconds a trial may use: its limit, and never past --within."""
         limit = self.plan.suite.limits.seconds
-        return limit if self.until is None else max(1.0, min(limit, self.until - self.clock() - 1.0))
+        return limit if self.until is None else max(1.0, min(limit, self.until - self.clock() - LAST))
 
     def write(self, trial: Trial, **parts) -> None:
         found = assemble.record(trial, self.origin, data_digest=self.materials.digest(trial.data, trial.seed), **parts)
-        self.journal.write(found)
+        try:
+            self.journal.write(found)
+        except (RecordError, ValueError, TypeError) as error:
+            # What a method put into its readings may not end the run.
+            reason = f"its record cannot be written: {plain(str(error), 300)}"
+            kept = {name: parts[name] for name in ("case", "knobs") if name in parts}
+            found = assemble.record(trial, self.origin, status="error", reason=reason, **kept)
+            self.journal.write(found)
         self.progress.finished(trial, found)
 
     def fail(self, trial: Trial, status: str, reason: str, child: Child | None = None, *, settings=None, **parts) -> None:
         """The same status for every case and knob setting that has no record yet."""
-        if self.until is not None and status == "timeout" and self.clock() > self.until - 2.0:
+        if self.until is not None and status == "timeout" and self.clock() > self.until - LAST - 1.0:
             raise OutOfTime  # it was --within that ended it, not its own deadline
+        if status == "full":
+            status = "error"
+            for folder in (self.journal.folder, self.materials.cache):
+                if problem := full(folder):
+                    raise RunError(
+                        f"cannot write ({problem}); {len(self.journal.done)} finished records are safe", where=str(folder),
+                        remedy="Free space and start the same command again: it resumes.",
+                    )  # fmt: skip
         if child is not None and status not in ("skipped", "wrong") and child.log:
             self.journal.write_log(trial.key, child.tail())
         for case, knobs in settings or trial.settings():
@@ -122,7 +143,7 @@ class Runner:
         try:
             for part in parts:
                 self.check_time()
-                lead = self.run_part(group, baseline, lead, part)
+                lead = self.run_part(group, baseline, lead, part, last=part is parts[-1])
         finally:
             if lead is not None:
                 lead.child.end()
@@ -150,30 +171,11 @@ class Runner:
         memory = self.plan.suite.limits.memory if trial.device == "cpu" else 0
         child = Child(nursery, memory, self.allowed(), progress=lambda text: self.progress.detail(trial, text))
         try:
-            child.ask("open", **self.opening(trial))
+            child.ask("open", **opening(self.plan.registry, trial))
         except Lost:
             child.end()
             raise
         return child
-
-    def opening(self, trial: Trial) -> dict:
-        registry = self.plan.registry
-        task, method = registry.task(trial.task), registry.method(trial.task, trial.method)
-        origins = {file.origin.package: file.origin for file in registry.files.values()}
-        like = None
-        if trial.like:
-            info = registry.method(trial.task, trial.like[0])
-            like = [info.file.absolute, info.cls, trial.like[1]]
-        budget = dict(vars(trial.budget).items()) if trial.budget else None
-        return {
-            "origins": [[o.package, str(o.folder), o.source] for o in origins.values()],
-            "task": [task.file.absolute, task.cls], "method": [method.file.absolute, method.cls, trial.params], "like": like,
-            "cores": cores(trial.threads)[0] if trial.device == "cpu" else [],
-            "trial": {
-                "backend": trial.backend, "device": trial.device, "threads": trial.threads, "dtype": trial.dtype, "size": trial.size,
-                "seed": trial.seed, "data": [trial.data.name, dict(trial.data.args)], "budget": budget, "replicates": trial.replicates, "tuning": trial.role == "tuning",
-            },
-        }  # fmt: skip
 
     def built(self, trial: Trial) -> tuple[Child, dict]:
         """A worker with the method built, or loaded from what an interrupted run saved."""
@@ -183,10 +185,18 @@ class Runner:
         artifact = self.journal.folder / "artifacts" / trial.key
         event = self.journal.built.get(trial.key)
         restore = bool(event and event.get("saved") and artifact.is_dir())
+        notes = []
+        if restore:
+            try:
+                child.ask("build", prepared=prepared["path"], artifact=str(artifact), restore=True)
+            except Lost as lost:
+                child.end()
+                notes.append(f"what an interrupted run had saved could not be loaded ({lost.reason[:160]}); built again")
+                restore, child = False, self.start(trial)
         try:
             if not restore:
                 shutil.rmtree(artifact, ignore_errors=True)
-            answer = child.ask("build", prepared=prepared["path"], artifact=str(artifact) if trial.cases else "", restore=restore)
+                answer = child.ask("build", prepared=prepared["path"], artifact=str(artifact) if trial.cases else "", restore=False)
         except Lost as lost:
             child.end()
             lost.child = child
@@ -195,6 +205,7 @@ class Runner:
             answer = event["answer"]
         elif trial.cases and artifact.is_dir() and any(artifact.iterdir()):
             self.journal.write_event({"key": trial.key, "saved": True, "answer": answer})
+        answer["notes"] = [*answer["notes"], *notes]
         answer["prepared"] = {k: v for k, v in prepared.items() if k != "path"}
         return child, answer
 
@@ -217,7 +228,7 @@ class Runner:
 
     # -- rounds -------------------------------------------------------------------------------------------------------
 
-    def run_part(self, group: Group, baseline: Trial, lead: Live | None, part: list[Trial]) -> Live | None:
+    def run_part(self, group: Group, baseline: Trial, lead: Live | None, part: list[Trial], *, last: bool) -> Live | None:
         live: list[Live] = []
         try:
             if lead is None:
@@ -239,6 +250,8 @@ class Runner:
             for item in live:
                 if item is not lead:
                     item.child.end()
+                # What an interrupted run saved stays: the next one loads it instead of building again.
+                if self.done(item.trial) and (item is not lead or last):
                     shutil.rmtree(self.journal.folder / "artifacts" / item.trial.key, ignore_errors=True)
         return lead if lead is not None and lead.child.alive else None
 
@@ -256,24 +269,26 @@ class Runner:
         return Live(trial, child, answer)
 
     def rounds(self, group: Group, live: list[Live], lead: Live | None) -> None:
+        """At least `limits.rounds` rounds; up to half as many again for settings whose turns were disturbed."""
         limits = self.plan.suite.limits
         rng = random.Random(f"{group.seed}-{group.task.name}-{group.data}")
-        for number in range(limits.rounds):
+        extra = limits.rounds // 2 if limits.rounds >= SERIOUS else 0
+        for number in range(limits.rounds + extra):
             open_cases = list(dict.fromkeys(case for item in live for case, _ in item.trial.settings()))
             rng.shuffle(open_cases)
             visited = False
             for case in open_cases:
-                turns = [(item, setting) for item, setting in self.turns(live, case, lead)]
+                turns = list(self.turns(live, case, lead))
                 if all(self.enough(item, setting, number) for item, setting in turns):
                     continue
                 self.check_time()
                 rng.shuffle(turns)
                 visited = True
-                done = {(id(item), setting): self.turn(item, setting, number) for item, setting in turns}
+                done = {(id(item), setting) for item, setting in turns if self.turn(item, setting, number)}
                 self.ratios(live, lead, case, done)
             if not visited:
                 break
-            self.progress.round(group, number + 1, limits.rounds)
+            self.progress.round(group, min(number + 1, limits.rounds), limits.rounds)
 
     def turns(self, live: list[Live], case: str, lead: Live | None) -> Iterator[tuple[Live, tuple]]:
         for item in live:
@@ -282,22 +297,38 @@ class Runner:
                     yield item, setting
 
     def enough(self, item: Live, setting: tuple, number: int) -> bool:
-        timing = item.timings.get(setting)
-        if timing is None or not timing.wall or number < 3:
+        limits, timing = self.plan.suite.limits, item.timings.get(setting)
+        if timing is None or not timing.visits or number < min(3, limits.rounds):
             return False
-        return timing.wall[-1] > LONG or timing.spent >= self.plan.suite.limits.serve
+        if timing.visits[-1].wall > LONG or timing.spent >= limits.serve:
+            return True
+        return number >= limits.rounds and not timing.unstable()
 
-    def turn(self, item: Live, setting: tuple, number: int) -> dict | None:
+    def turn(self, item: Live, setting: tuple, number: int) -> bool:
+        """One timed turn, with a look at the host before and after; False where it failed."""
         case, knobs = setting
+        before = noise.look()
         try:
             answer = item.child.ask(
                 "turn", case=case, knobs=[list(pair) for pair in knobs], seconds=self.plan.suite.limits.turn, first=number
             )
         except Lost as lost:
             self.lost(item, setting, lost)
-            return None
-        item.timings.setdefault(setting, Timing.empty()).add(answer)
-        return answer
+            return False
+        # The parent's own time is counted by `look`; the worker's comes with its answer.
+        after = noise.look()
+        own = after.own - before.own + answer["own"]
+        reason = noise.disturbed(before, after, own=own) or self.descheduled(item.trial, answer)
+        item.timings.setdefault(setting, Timing()).add(answer, reason)
+        return True
+
+    @staticmethod
+    def descheduled(trial: Trial, answer: dict) -> str:
+        """Whether something else held the core of single-threaded CPU work for more than a tenth of the turn."""
+        wall, cpu = sum(answer["wall"]), sum(answer["cpu"])
+        if trial.device != "cpu" or trial.threads != 1 or trial.backend == "jax" or wall <= 0 or cpu >= MIN_SHARE * wall:
+            return ""
+        return f"the timed code had its core for {cpu / wall:.0%} of the time"
 
     def lost(self, item: Live, setting: tuple, lost: Lost) -> None:
         """A failed call ends its own (case, knobs); a lost worker ends all that are left of its trial."""
@@ -307,21 +338,18 @@ class Runner:
         for other in item.trial.settings():
             item.failed.setdefault(other, (lost.status, lost.reason))
 
-    def ratios(self, live: list[Live], lead: Live | None, case: str, done: dict) -> None:
+    def ratios(self, live: list[Live], lead: Live | None, case: str, done: set) -> None:
         """Ratios to the baseline's first knob setting, turn by turn, in the round just made."""
         if lead is None:
             return
         base = next((setting for setting in lead.trial.settings() if setting[0] == case), None)
-        if done.get((id(lead), base)) is None:
+        if (id(lead), base) not in done:
             return
-        reference = lead.timings[base]
+        reference = lead.timings[base].visits[-1]
         for item in live:
             for setting in item.trial.settings():
-                if setting[0] == case and done.get((id(item), setting)) is not None:
-                    timing = item.timings[setting]
-                    timing.ratios.append(timing.wall[-1] / reference.wall[-1])
-                    if reference.cpu[-1] > 0 and timing.cpu[-1] > 0:
-                        timing.cpu_ratios.append(timing.cpu[-1] / reference.cpu[-1])
+                if setting[0] == case and (id(item), setting) in done:
+                    item.timings[setting].compare(reference)
 
     def finish(self, item: Live, lead: Live | None) -> None:
         """Counts, memory and scores after the last timed call, then the records."""
@@ -335,7 +363,9 @@ class Runner:
             if setting not in item.failed:
                 self.progress.phase(trial, f"score {case}")
                 try:
-                    answer = item.child.ask("finish", case=case, knobs=[list(pair) for pair in knobs])
+                    answer = item.child.ask(
+                        "finish", case=case, knobs=[list(pair) for pair in knobs], energy=self.plan.suite.limits.energy
+                    )
                 except Lost as lost:
                     self.lost(item, setting, lost)
             if setting in item.failed:
@@ -343,22 +373,33 @@ class Runner:
                 self.fail(trial, status, reason, item.child, settings=[setting], readings=build["readings"], **shared)
                 continue
             timing = item.timings[setting]
-            items = answer["readings"]["serve.items"]["value"]
-            readings = {
-                **build["readings"],
-                **timing.readings(items, trial.device),
-                **answer["readings"],
-                "serve.energy": energy(trial.device),
-            }
+            readings = {**build["readings"], **timing.readings(answer["readings"]["serve.items"]["value"]), **answer["readings"]}
+            readings |= derived.compile_reading(trial.backend, timing.compile, timing.first, readings["serve.latency"]["value"])
+            roofs = self.roofs.get(trial.device)
+            readings |= derived.roof_readings(readings, roofs, dtype=trial.dtype, key=self.origin.environment)
+            # With few rounds (smoke) nobody reads the seconds: only a measurement that means to be one is called unstable.
+            unstable = timing.unstable() if self.plan.suite.limits.rounds >= SERIOUS else ""
             self.write(
-                trial, case=case, knobs=dict(knobs), readings=readings, samples=timing.samples(), baseline=baseline,
-                notes=[*build["notes"], *answer["notes"]] or None, **shared,
+                trial, status="unstable" if unstable else "ok", reason=unstable, case=case, knobs=dict(knobs), readings=readings,
+                samples=timing.samples(), baseline=baseline, notes=[*build["notes"], *answer["notes"]] or None, **shared,
             )  # fmt: skip
 
 
-def energy(device: str) -> dict:
-    return reading(None, "J", reason="no energy sensor" if device == "cpu" else "the window is shorter than 2 s")
-
-
-def ended(folder: Path) -> None:
-    shutil.rmtree(folder / "artifacts", ignore_errors=True)
+def opening(registry: Registry, trial: Trial) -> dict:
+    """The command that makes a worker load the trial's technique from its folder."""
+    task, method = registry.task(trial.task), registry.method(trial.task, trial.method)
+    origins = {file.origin.package: file.origin for file in registry.files.values()}
+    like = None
+    if trial.like:
+        info = registry.method(trial.task, trial.like[0])
+        like = [info.file.absolute, info.cls, trial.like[1]]
+    budget = dict(vars(trial.budget).items()) if trial.budget else None
+    return {
+        "origins": [[o.package, str(o.folder), o.source] for o in origins.values()],
+        "task": [task.file.absolute, task.cls], "method": [method.file.absolute, method.cls, trial.params], "like": like,
+        "cores": cores(trial.threads)[0] if trial.device == "cpu" else [],
+        "trial": {
+            "backend": trial.backend, "device": trial.device, "threads": trial.threads, "dtype": trial.dtype, "size": trial.size,
+            "seed": trial.seed, "data": [trial.data.name, dict(trial.data.args)], "budget": budget, "replicates": trial.replicates, "tuning": trial.role == "tuning",
+        },
+    }  # fmt: skip

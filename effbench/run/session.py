@@ -22,6 +22,7 @@ from ..measure import memory
 from ..measure.clock import BuildClock
 
 CURVE_ROWS = 20
+PROBES, PROBE_SECONDS = 16, 0.5  # batches whose work is counted in the untimed pass, and about how long that may take
 Setting = tuple[str, tuple]  # case name, sorted knob items
 
 
@@ -107,6 +108,8 @@ class Session:
         self._build_readings(totals, memory_start)
         if scores:
             self.quality, curves = self._quality(scores)
+            if curves and self.curve:
+                raise ValueError(f"task '{self.task.name}' gives curves by evaluate and by score; a record holds one grid")
             self.curve.update(curves)
 
     def _allow(self, method: Method) -> Allowance:
@@ -133,6 +136,7 @@ class Session:
         """Run the build; at each Step the clock stands still for the budget, the curve and the progress line."""
         clock, allowance = self.clock, run.budget
         before, cpu_before = clock.elapsed(), clock.cpu()
+        compiled, evaluating = self.backend.compile_seconds(), 0.0
         per_step = method.step_flops(self.given) if "build" in self.task.phases else None
         steps = samples = rows = 0
         marks = self._marks(allowance)
@@ -143,6 +147,8 @@ class Session:
                 for step in result:
                     if not isinstance(step, Step):
                         raise Wrong(f"build yielded {type(step).__name__}, not Step")
+                    if not (step.steps >= 0 and step.samples >= 0):
+                        raise Wrong(f"build yielded a negative Step ({step.steps} steps, {step.samples} samples)")
                     clock.stop()
                     if run.exhausted:
                         # The step after the last allowed one: its work is not part of the budget any more.
@@ -155,16 +161,21 @@ class Session:
                         while marks[0] <= steps:
                             marks.pop(0)
                         self.backend.synchronise()
+                        paused = self.backend.compile_seconds() or 0.0
                         self._row(method, steps, samples, per_step, clock.elapsed() - before)
+                        evaluating += (self.backend.compile_seconds() or 0.0) - paused
                         rows = steps
                         self.announce(f"step {steps}" + (f" of {allowance.steps}" if allowance.steps else ""))
                     clock.start()
             self.backend.synchronise()
         finally:
             clock.stop()
+        compiling = None if compiled is None else self.backend.compile_seconds() - compiled - evaluating
         if record_curve and steps and rows != steps:
             self._row(method, steps, samples, per_step, clock.elapsed() - before)
         progress = {"build.time": clock.elapsed() - before, "build.cpu": clock.cpu() - cpu_before}
+        if compiling is not None:
+            progress["build.compile_time"] = max(0.0, compiling)
         if steps:
             progress["build.steps"] = steps
         if samples:
@@ -209,7 +220,10 @@ class Session:
         cpu = totals.pop("build.cpu", None)
         for name, value in totals.items():
             unit = {"build.steps": "step", "build.samples": "sample"}.get(name, "s")
-            out[name] = reading(value / n, unit, how=how if unit == "s" else "", cpu=cpu / n if name == "build.time" else None)
+            told = how if unit == "s" else ""
+            if name == "build.compile_time":
+                told = "trace, lower and compile, within build.time, by the framework's events"
+            out[name] = reading(value / n, unit, how=told, cpu=cpu / n if name == "build.time" else None)
         out["build.peak_memory"] = host_peak(memory_start)
         peak, reason = self.backend.device_peak()
         if self.device != "cpu":
@@ -265,43 +279,79 @@ class Session:
         """Keep the last timed answer: `score` checks that untimed calls give the same."""
         self._last[setting] = (index, self.backend.to_numpy(output))
 
-    def finish(self, setting: Setting) -> dict[str, dict]:
-        """After the last timed call: counts, memory, answers and their score for one (case, knobs)."""
+    def finish(self, setting: Setting, energy: float = 0.0) -> dict[str, dict]:
+        """After the last timed call: counts, memory, answers and their score for one (case, knobs).
+
+        With `energy` seconds above 0, calls go on for that long under the energy counter.
+        """
         from ..measure.counting import serve_flops
 
         name, _ = setting
         call, batches, run = self.call(setting), self.batches(name), self.method.run
         start = memory.reset_peak()
         self.backend.device_reset()
-        outputs = []
+        outputs, readings = [], {}
+        began = time.perf_counter()
         for batch in batches:
             output = call(batch)
             self.backend.synchronise(output)
+            if not outputs:  # of one call alone: the answers kept for scoring are not the method's memory
+                readings["serve.peak_memory"] = host_peak(start)
+                if self.device != "cpu":
+                    peak, reason = self.backend.device_peak()
+                    readings["serve.device_peak_memory"] = reading(peak, "B", how="allocator peak", reason=reason)
             outputs.append(self.backend.to_numpy(output))
-        readings = {"serve.peak_memory": host_peak(start)}
-        if self.device != "cpu":
-            peak, reason = self.backend.device_peak()
-            readings["serve.device_peak_memory"] = reading(peak, "B", how="allocator peak", reason=reason)
+        each = (time.perf_counter() - began) / len(batches)
+        # Work that depends on the data is averaged over several batches, fewer where a call is long.
+        probes = batches[: max(1, min(len(batches), PROBES, int(PROBE_SECONDS / max(each, 1e-9))))]
         run._counting, run._counts = True, {}
         try:
-            output = call(batches[0])
+            answers = [call(batch) for batch in probes]
+            items = float(sum(self.task.items(batch, answer) for batch, answer in zip(probes, answers))) / len(probes)
         finally:
             run._counting = False
-        counts = dict(run._counts)
-        items = self.task.items(batches[0], output)
+        counts = {count: value / len(probes) for count, value in run._counts.items()}
         readings["serve.items"] = reading(items, "item")
         formula = self.method.flops("serve", self.case(name), counts)
-        readings.update(serve_flops(formula, lambda: call(batches[0]), self.method.backend))
+        readings.update(serve_flops(formula, lambda: [call(batch) for batch in probes], self.method.backend, len(probes)))
         for count, value in counts.items():
-            readings[f"serve.tally.{count}"] = reading(value, "1", how="counted in one untimed call")
+            readings[f"serve.tally.{count}"] = reading(value, "1", how=f"mean of {len(probes)} untimed calls")
         if fingerprint(self.backend.to_numpy(batches)) != self._sums[name]:
             raise Wrong("the method changed its input")
         self._same_answer(setting, outputs)
+        if not close(self.backend.to_numpy(answers), outputs[: len(probes)]):
+            raise Wrong("a counted call answered differently from an uncounted call on the same input")
         scored = self.task.score(self.method, self.given, self.hidden, self.case(name), outputs)
+        readings.update(self._graph(call, batches))
+        readings["serve.energy"] = self._energy(call, batches, energy)
         quality, curves = self._quality([scored])
         if curves:
             self.notes.append("curves from the serve phase are not kept")
         return {**readings, **quality}
+
+    def _graph(self, call: Callable, batches: list) -> dict[str, dict]:
+        """CUDA graph replay: what the call costs without launch overhead, where it can be captured."""
+        if self.device != "cuda" or self.method.backend != "torch":
+            return {}
+        from ..measure.cuda import graph_turn
+
+        turn, reason = graph_turn(call, batches[:3], seconds=0.05)
+        if turn is None:
+            return {"serve.latency.graph": reading(None, "s", reason=reason)}
+        ordered = sorted(turn.device)
+        return {"serve.latency.graph": reading(ordered[len(ordered) // 2], "s", how=turn.how, n=len(ordered), min=ordered[0])}
+
+    def _energy(self, call: Callable, batches: list, seconds: float) -> dict:
+        if seconds <= 0:
+            return reading(None, "J", reason="the suite asks for no energy window")
+        from ..measure.energy import meter
+
+        calls, end = 0, time.perf_counter() + seconds
+        with meter(self.device) as energy:
+            while time.perf_counter() < end:
+                self.backend.synchronise(call(batches[calls % len(batches)]))
+                calls += 1
+        return energy.reading(calls)
 
     def _same_answer(self, setting: Setting, outputs: list) -> None:
         if setting not in self._last:
@@ -322,6 +372,8 @@ class Session:
         for name in {name: None for score in scores for name in score}:
             values = [score[name] for score in scores if name in score]
             if isinstance(values[0], Curve):
+                if not all(np.isfinite(np.asarray(axis, dtype=np.float64)).all() for c in values for axis in (c.x, c.y)):
+                    raise Wrong(f"curve '{name}' has numbers that are not finite")
                 curves.update(mean_curve(name, values))
                 continue
             if name not in self.task.metrics:

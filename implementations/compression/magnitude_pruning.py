@@ -3,8 +3,8 @@
 Gradual schedule: Zhu & Gupta, "To prune, or not to prune" (1710.01878), eq. 1; schedules "one-shot" and "iterative" (Han et al.
 1506.02626) beside it, and a random mask as control. Served by dense kernels: bytes are saved, multiplications are not.
 Left out: sparse kernels, saliencies beyond |w|, regrowth, rewinding of weights, structured patterns.
-With batch norm a kernel's scale means nothing, so ranks across channels and layers can drift: at 95 % of a small network and a
-budget of 150 steps, a seed may leave a layer at its guard and lose the accuracy. That is a result, and not hidden here.
+At 95 % of a small network and a budget of 150 steps, a seed may leave a layer at its guard and lose the accuracy (seen once in
+three seeds; perhaps because batch norm frees a kernel's scale, so that ranks across layers drift). A result, not hidden here.
 """
 
 from __future__ import annotations

@@ -84,10 +84,47 @@ def test_callbacks_are_reported():
     assert count(call, "jax", A(3)).uncounted == ("pure_callback",)
 
 
-def test_a_call_that_needs_concrete_values_says_so():
+def needs_values(a, b):
+    if not float(a.reshape(-1) @ a.reshape(-1)) < 1e9:
+        raise ValueError("too large")
+    return np.asarray(jax.jit(jax.vmap(lambda row: jnp.tanh(row @ b)))(a))
+
+
+def test_a_call_that_needs_concrete_values_is_counted_while_it_runs():
+    counted = count(needs_values, "jax", A(5, 4), A(4, 3))
+    assert counted.executed == 2 * 20 + 2 * 5 * 4 * 3
+    assert counted.counter == "jax-eager"
+    assert counted.uncounted == ()
+
+
+def test_eager_counting_sees_the_steps_that_a_while_really_takes():
+    def call(a):
+        n, out = lax.while_loop(lambda c: c[0] < 7, lambda c: (c[0] + 1, c[1] @ a), (0, a))
+        return float(out.sum()), int(n)
+
+    assert count(call, "jax", jnp.eye(8)).executed == 7 * 2 * 8**3
+
+
+def test_eager_counting_leaves_jax_as_it_was():
+    from jax._src import core
+
+    before = core.EvalTrace.process_primitive
+    with pytest.raises(ZeroDivisionError):
+        count(lambda a: 1 / (0 * int(a.sum())), "jax", A(3))
+    assert core.EvalTrace.process_primitive is before
+    assert not jax.config.jax_disable_jit
+
+
+def test_where_jax_cannot_be_watched_a_reason_is_given(monkeypatch):
+    from effbench.measure import flops_jax
+
+    def gone(ledger):
+        raise AttributeError
+
+    monkeypatch.setattr(flops_jax, "_watching", gone)
     counted = count(lambda a: float(a.sum()), "jax", A(3))
     assert counted.executed is None
-    assert "concrete" in counted.reason
+    assert "formula only" in counted.reason
 
 
 def test_static_arguments_keep_their_value():

@@ -176,6 +176,20 @@ def test_a_wrong_formula_is_rejected_by_the_table(monkeypatch):
     assert count(call, "torch").executed > 1.5 * 3 * (2 * 2 * 36 * 12 * 18)
 
 
+def test_results_written_into_a_given_tensor_are_counted():
+    out = torch.empty(3, 5)
+    assert count(lambda: torch.addmm(R(5), R(3, 4), R(4, 5), out=out), "torch").executed == 120
+
+
+def test_products_in_place_are_counted():
+    assert count(lambda: R(3, 5).addmm_(R(3, 4), R(4, 5)), "torch").executed == 120
+
+
+def test_other_work_in_place_is_known():
+    counted = count(lambda: R(3, 5).masked_fill_(R(3, 5) > 0, 1.0).add_(1).clamp_(0, 1).floor_divide_(2), "torch")
+    assert counted.uncounted == ()
+
+
 def test_other_work_is_listed_in_elements():
     counted = count(lambda: torch.relu(R(4, 8)).sum(), "torch")
     assert counted.elementwise["aten.relu"] == 32
@@ -216,6 +230,18 @@ def test_the_fused_encoder_path_is_restored():
     assert torch.backends.mha.get_fastpath_enabled()
     count(lambda: None, "torch")
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_a_call_that_leaves_no_trace_is_not_called_free():
+    counted = count(lambda: None, "torch")
+    assert counted.executed is None
+    assert "formula only" in counted.reason
+
+
+def test_wrapper_tensors_unfold_into_what_really_runs():
+    two = pytest.importorskip("torch.testing._internal.two_tensor")
+    pair = two.TwoTensor(R(4, 4), R(4, 4))
+    assert count(lambda: pair @ R(4, 4), "torch").executed == 2 * (2 * 64)
 
 
 def test_inference_mode_is_counted():

@@ -1,0 +1,142 @@
+"""Committed reference records: results/<machine>/<suite>.jsonl, and tuning records in results/tuning/<suite>.jsonl.
+
+Records come here from run folders only, unchanged, and only from a commit that can be looked up. Adding a run twice changes
+nothing; of two records of the same measurement the later one stays.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ..api.errors import RecordError
+from ..api.record import dumps, identity
+from ..plan.origins import beside
+from .records import ENVIRONMENT, read
+
+TUNING = "tuning"
+COMMIT = re.compile(r"[0-9a-f]{7,64}")
+PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
+
+
+def folder() -> Path | None:
+    """The results beside the engine: of the checkout, or as installed."""
+    return beside("results", "effbench_results")
+
+
+def files(where: Path | None = None) -> list[Path]:
+    """Record files of a results folder, tuning records left out; [] where there is none."""
+    where = where or folder()
+    found = sorted(where.glob("*/*.jsonl")) if where is not None else []
+    return [path for path in found if path.parent.name != TUNING]
+
+
+def add(run: Path, to: Path | None = None) -> list[str]:
+    """Copy the records of a run folder; one line for every file written or left as it is. RecordError, and nothing written, where
+    a record is damaged, has no commit that can be looked up, or was made on a machine that nothing describes."""
+    loaded = read(run)
+    if loaded.problems:
+        more = f" (and {len(loaded.problems) - 1} more)" if len(loaded.problems) > 1 else ""
+        raise RecordError(
+            f"the records are damaged: {loaded.problems[0]}{more}", where=str(run), remedy="Run it again; records are not edited."
+        )
+    for record in loaded.records:
+        refuse(record, str(run))
+    to = Path(to) if to is not None else target()
+    chosen: dict[Path, list[dict]] = {}
+    for record in loaded.records:
+        name = TUNING if record["role"] == TUNING else machine(record["environment"], loaded.environments[record["environment"]])
+        chosen.setdefault(to / name / f"{record['suite']}.jsonl", []).append(record)
+    plans = [(path, *merged(path, records)) for path, records in sorted(chosen.items())]  # all is read before anything is written
+    lines = []
+    for path, records, new, replaced in plans:
+        described = describe(path.parent, {r["environment"]: loaded.environments[r["environment"]] for r in chosen[path]})
+        shown = f"{path.parent.name}/{path.name}"
+        if not new and not replaced and not described:
+            lines.append(f"{shown}: nothing new, {len(records)} records")
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if described:
+            write(path.parent / ENVIRONMENT, json.dumps(described, indent=1, sort_keys=True) + "\n")
+        write(path, "".join(dumps(record) + "\n" for record in records))
+        lines.append(f"{shown}: {new} new, {replaced} replaced, {len(records)} records")
+    return lines
+
+
+def target() -> Path:
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "pyproject.toml").is_file():
+        raise RecordError("effbench does not run from a checkout", where="results", remedy="Name the results folder with --to.")
+    return root / "results"
+
+
+def refuse(record: dict, where: str) -> None:
+    """RecordError where a record cannot be traced to a commit, or its names are none."""
+    label = f"{record['task']}/{record['method']}"
+    if not COMMIT.fullmatch(record["commit"]):
+        why = "has changes that no commit holds" if record["commit"].endswith("-dirty") else "cannot be looked up"
+        raise RecordError(
+            f"{label} was measured at commit '{record['commit'][:60]}', which {why}",
+            where=where,
+            remedy="Commit effbench/, implementations/ and suites/, and run again: only then can others repeat it.",
+        )
+    if not PLAIN.fullmatch(record["suite"]):
+        raise RecordError(f"suite '{record['suite'][:60]}' of {label} is no plain name", where=where, remedy="Rename the suite.")
+
+
+def machine(key: str, facts: dict[str, Any]) -> str:
+    """A folder's name: model of the CPU, or of the GPU where that was measured, how many, and the environment key's head."""
+    gpus = [gpu.get("name", "gpu") for gpu in facts.get("gpus") or () if isinstance(gpu, dict)]
+    if facts.get("device", "cpu") == "cpu":
+        model, count = str(facts.get("cpu", "cpu")), f"{facts.get('cores', 0)}c"
+    else:
+        model, count = (str(gpus[0]), f"{len(gpus)}x") if gpus else (str(facts["device"]), "1x")
+    return f"{slug(model)}-{count}-{slug(key)[:6]}"
+
+
+def slug(text: str) -> str:
+    text = re.sub(r"\((r|tm|c)\)", " ", text.lower())
+    text = re.sub(r"\b(cpu|processor|with|graphics)\b|@.*", " ", text)
+    return re.sub(r"[^a-z0-9]+", "-", text).strip("-")[:40].strip("-") or "unknown"
+
+
+def merged(path: Path, records: Iterable[dict]) -> tuple[list[dict], int, int]:
+    """What the file will hold, sorted, and how many records are new and how many replace an older one."""
+    held = {identity(record): record for record in read(path).records} if path.exists() else {}
+    new = replaced = 0
+    for record in records:
+        key = identity(record)
+        if key not in held:
+            new += 1
+        elif (record["time"], dumps(record)) <= (held[key]["time"], dumps(held[key])):
+            continue
+        else:
+            replaced += 1
+        held[key] = record
+    return sorted(held.values(), key=order), new, replaced
+
+
+def order(record: dict) -> tuple:
+    settings = json.dumps([record["budget"], record["params"]], sort_keys=True)
+    place = (record["area"], record["task"], record["data"], record["size"], record["device"], record["method"], settings)
+    return (*place, record["seed"], record["case"], json.dumps(record["knobs"], sort_keys=True), record["role"], record["key"])
+
+
+def describe(where: Path, new: dict[str, dict]) -> dict[str, dict]:
+    """environment.json with these environments in it; {} where it says all that already. A known environment keeps its words."""
+    path = where / ENVIRONMENT
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return {} if set(new) <= set(known) else {**new, **known}
+
+
+def write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise RecordError(f"cannot write ({error.strerror})", where=str(path), remedy="Free space or mend permissions.") from None

@@ -1,0 +1,1 @@
+"""Techniques that each break one rule, for the checker."""

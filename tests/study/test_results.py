@@ -1,0 +1,90 @@
+"""`results add`: strict about where records come from, idempotent, the later of two wins, the order never changes."""
+
+import json
+
+import pytest
+
+from effbench.api.errors import RecordError
+from effbench.api.record import check, dumps
+from effbench.study import records as reading
+from effbench.study import results, synthetic
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+FACTS = {"cpu": "Intel(R) Xeon(R) Processor @ 2.10GHz", "cores": 2, "device": "cpu", "threads": 1}
+KEY = "abcdef012345"
+
+
+def run(folder, made, facts=FACTS):
+    synthetic.write(folder, made)
+    (folder / "environment.json").write_text(json.dumps({KEY: facts}))
+    return folder
+
+
+@pytest.fixture
+def made():
+    return [{**r, "commit": COMMIT, "environment": KEY, "suite": "quick"} for r in synthetic.records(30)]
+
+
+def test_copies_by_machine_sorted_and_idempotent(tmp_path, made):
+    to = tmp_path / "results"
+    assert results.add(run(tmp_path / "run", made), to) == ["intel-xeon-2c-abcdef/quick.jsonl: 30 new, 0 replaced, 30 records"]
+    file = to / "intel-xeon-2c-abcdef" / "quick.jsonl"
+    content = file.read_bytes()
+    assert sorted(content.decode().splitlines()) == sorted(dumps(record) for record in made), "records are copied unchanged"
+    assert all(check(json.loads(line)) == [] for line in content.splitlines())
+    assert results.add(tmp_path / "run", to) == ["intel-xeon-2c-abcdef/quick.jsonl: nothing new, 30 records"]
+    results.add(run(tmp_path / "back", made[::-1]), tmp_path / "other")
+    assert (tmp_path / "other" / "intel-xeon-2c-abcdef" / "quick.jsonl").read_bytes() == content == file.read_bytes()
+    assert results.files(to) == [file]
+    assert len(reading.read(file).records) == 30 and not reading.read(file).problems
+
+
+def test_the_later_record_of_a_measurement_wins(tmp_path, made):
+    to = tmp_path / "results"
+    later = {**made[0], "time": "2030-01-01T00:00:00Z"}
+    results.add(run(tmp_path / "a", made), to)
+    assert "0 new, 1 replaced, 30" in results.add(run(tmp_path / "b", [later]), to)[0]
+    assert "nothing new" in results.add(tmp_path / "a", to)[0], "an older one does not come back"
+    assert dumps(later) in (to / "intel-xeon-2c-abcdef" / "quick.jsonl").read_text()
+
+
+def test_tuning_records_go_to_a_folder_of_their_own(tmp_path, made):
+    made[3]["role"] = "tuning"
+    to = tmp_path / "results"
+    lines = results.add(run(tmp_path / "run", made), to)
+    assert lines[1] == "tuning/quick.jsonl: 1 new, 0 replaced, 1 records"
+    assert not reading.read(to / "tuning" / "quick.jsonl").problems, "their machine is described beside them"
+    assert len(results.files(to)) == 1
+
+
+@pytest.mark.parametrize("commit", ["unknown", COMMIT + "-dirty", "synthetic", "", "HEAD"])
+def test_untraceable_records_are_refused_and_nothing_is_written(tmp_path, made, commit):
+    made[7]["commit"] = commit
+    with pytest.raises(RecordError, match=r"measured at commit.*Commit effbench/"):
+        results.add(run(tmp_path / "run", made), tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+
+
+def test_damaged_records_are_refused(tmp_path, made):
+    folder = run(tmp_path / "run", made)
+    with (folder / "records.jsonl").open("ab") as stream:
+        stream.write(b'{"schema":1}\n')
+    with pytest.raises(RecordError, match="damaged"):
+        results.add(folder, tmp_path / "results")
+    (folder / "environment.json").unlink()
+    with pytest.raises(RecordError, match="damaged"):
+        results.add(folder, tmp_path / "results")
+
+
+@pytest.mark.parametrize("suite", ["../up", "a/b", ".hidden", ""])
+def test_a_suite_is_no_path(tmp_path, made, suite):
+    made[0]["suite"] = suite
+    with pytest.raises(RecordError, match="no plain name"):
+        results.add(run(tmp_path / "run", made), tmp_path / "results")
+
+
+def test_machines_have_plain_names():
+    gpu = {"device": "cuda", "gpus": [{"name": "NVIDIA H100 80GB HBM3"}] * 2}
+    assert results.machine("0011223344", gpu) == "nvidia-h100-80gb-hbm3-2x-001122"
+    assert results.machine("../../x", {"cpu": "../../etc", "cores": 1}) == "etc-1c-x"
+    assert results.machine("0011223344", {"device": "tpu"}) == "tpu-1x-001122"
