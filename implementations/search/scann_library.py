@@ -27,6 +27,11 @@ class Scann(OutsideIndex):
     name = "scann"
     version = 1
     modules = ("scann", "google.protobuf")
+    # Without scann_docids.pkl, which the library would unpickle.
+    files = (
+        "ah_codebook.pb", "datapoint_to_token.npy", "dataset.npy", "hashed_dataset.npy", "hashed_dataset_soar.npy",
+        "scann_assets.pbtxt", "scann_config.pb", "serialized_partitioner.pb", "dp_norms.npy",
+    )  # fmt: skip
 
     partitions = param(256, sweep=(64, 256, 1024))
     width = param(2)  # dimensions of a block
@@ -75,13 +80,10 @@ class Scann(OutsideIndex):
         found, distance = search(queries, k, rescored, leaves)
         return np.where(np.isnan(distance), -1, found.astype(np.int64))
 
-    def save(self, folder):
+    def write(self, folder):
         self.searcher.serialize(str(folder), relative_path=True)
 
-    def load(self, folder, given):
-        self.accept(given)
-        if (folder / "scann_docids.pkl").exists():
-            raise ValueError(f"{folder}: the library would unpickle scann_docids.pkl, which no index of ours has")
+    def read(self, folder):
         if "usearch" in sys.modules:  # seen with scann 1.4.2 and usearch 2.26: a crash, where there should be an error
             raise RuntimeError("ScaNN cannot read an index in a process that has imported usearch: their C++ libraries clash")
         self.searcher = self.library().load_searcher(str(folder))
