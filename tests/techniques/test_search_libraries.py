@@ -137,6 +137,12 @@ def test_scann_refuses_what_would_crash_or_unpickle(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("cls, params", CLASSES)
+def test_a_seed_reproduces(cls, params):
+    first, second = (built(cls, **params).search(QUERIES, 10) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("cls, params", CLASSES)
 def test_missing_answers_are_minus_one_and_nothing_is_named_twice(cls, params):
     rng = np.random.default_rng(0)
     base = np.repeat(rng.standard_normal((60, 8)), 2, axis=0).astype(np.float32)  # duplicates, 120 rows
