@@ -56,6 +56,7 @@ class FavorPlus(Attention):
         self.w = run.put(drawn.astype("float32")).to(dtype).contiguous()
         self.fused = self.kernel != "torch" and not self.not_for_triton(self.head_dim, run)
         self.room = favor_kernels.room(run.device)
+        self.zeros = None
         self.whole = torch.compile(self.by_torch) if self.compiled else self.by_torch
 
     def not_for_triton(self, head_dim: int, run) -> str:
@@ -77,8 +78,11 @@ class FavorPlus(Attention):
         return self.whole(q, k, v)
 
     def fused_coefficient(self, q, k):
-        """A for the kernels: a number, or float32 [batch * heads]."""
-        return 0.0
+        """A for the kernels: float32 [batch * heads]. Kept between calls: making zeros is a launch of its own."""
+        count = q.shape[0] * q.shape[1]
+        if self.zeros is None or len(self.zeros) != count:
+            self.zeros = torch.zeros(count, device=q.device)
+        return self.zeros
 
     def by_torch(self, q, k, v):
         a = self.coefficient(q, k)

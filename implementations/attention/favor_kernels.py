@@ -49,12 +49,10 @@ def room(device: str) -> float:
 
 
 def attention(q, k, v, w, a, causal: bool):
-    """q, k, v [batch, heads, n, d]; w [heads, M, d] of the same dtype; a: a number or float32 [batch * heads]. Same shape back."""
+    """q, k, v [batch, heads, n, d]; w [heads, M, d] of the same dtype; a float32 [batch * heads]. Same shape back."""
     import torch
 
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
-    if not torch.is_tensor(a):
-        a = torch.full((q.shape[0] * q.shape[1],), float(a), dtype=torch.float32, device=q.device)
     out = torch.empty_like(q)
     launch(kernels(), q, k, v, w, a, out, causal, TILES, functools.partial(torch.empty, dtype=torch.float32, device=q.device))
     return out

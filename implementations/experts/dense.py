@@ -17,6 +17,6 @@ class Dense(ExpertLayer):
     def layer(self, given):
         return FeedForward(given.d, 2 * given.width)
 
-    def layer_flops(self, n):
+    def layer_flops(self, n, training=False):
         flops = feed_forward_flops(n, self.given.d, 2 * self.given.width)
         return Flops(flops, useful=flops, dense=flops)

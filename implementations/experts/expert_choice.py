@@ -21,8 +21,8 @@ class ExpertChoice(ExpertLayer):
     name = "expert-choice"
     claims = (
         Claim(
-            "Lower perplexity than top-2 gating at equal steps and active compute",
-            "Zhou et al., arXiv 2202.09368, section 4.2: top-2's perplexity in less than half of its steps (8B parameters, 64 experts)",
+            "Training converges more than twice as fast as with top-1 or top-2 gating; here: fewer bits per byte at equal steps",
+            "Zhou et al., arXiv 2202.09368, abstract",
             parts=(Bound("quality.bits-per-byte", "<", 1.0, over="top-2"),),
             size="quick",
         ),
@@ -35,16 +35,13 @@ class ExpertChoice(ExpertLayer):
         return "an expert that takes its best tokens looks at later ones" if given.causal else super().skip(given)
 
     def layer(self, given):
-        if self.experts < 1:
-            raise ValueError(f"experts={self.experts} must be at least 1")
-        self.taken(given.tokens)
         return Choice(given.d, given.width, self.experts, self.taken)
 
     def taken(self, n: int) -> int:
         """Tokens that each expert takes out of n."""
         return min(n, routing.slots(self.capacity, n, self.experts))
 
-    def layer_flops(self, n):
+    def layer_flops(self, n, training=False):
         given = self.given
         gate, places = 2.0 * n * given.d * self.experts, self.experts * self.taken(n)
         flops = gate + feed_forward_flops(places, given.d, given.width)
@@ -59,7 +56,7 @@ class Choice(nn.Module):
         self.experts, self.taken, self.shares = routing.Experts(count, d, width), taken, {}
 
     def forward(self, x, ids=None):
-        chances = torch.softmax(self.gate(x).float(), -1)
+        chances = routing.chances(self.gate, x)
         weight, token = chances.T.topk(self.taken(len(x)), -1)  # [experts, taken]
         out = self.experts(x[token]) * weight[..., None].to(x.dtype)
         served = torch.zeros(len(x), device=x.device).index_fill(0, token.flatten(), 1.0)

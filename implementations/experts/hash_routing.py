@@ -29,7 +29,7 @@ class HashRouting(ExpertLayer):
         routing.slots(self.capacity, given.tokens, self.experts)
         return Hashed(given.d, 2 * given.width, self.experts, self.capacity)
 
-    def layer_flops(self, n):
+    def layer_flops(self, n, training=False):
         given = self.given
         room = self.experts * min(n, routing.slots(self.capacity, n, self.experts))
         useful = feed_forward_flops(n, given.d, 2 * given.width)

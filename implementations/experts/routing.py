@@ -24,10 +24,16 @@ class Experts(nn.Module):
         return torch.bmm(gelu(torch.bmm(x, self.up)), self.down)
 
 
+def chances(gate: nn.Linear, x):
+    """Softmax over the experts, in float32 at least: half precision ties where experts are close."""
+    logits = gate(x)
+    return torch.softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), -1)
+
+
 def slots(capacity: float, assignments: int, count: int) -> int:
-    """Slots of one expert: capacity times the mean load, rounded up, at least 1 and at most all of one token's places."""
-    if not capacity > 0:
-        raise ValueError(f"capacity={capacity} must be positive")
+    """Slots of one expert: capacity times the mean load, rounded up, at least 1."""
+    if not capacity > 0 or count < 1:
+        raise ValueError(f"capacity={capacity} must be positive and experts={count} at least 1")
     return max(1, math.ceil(capacity * assignments / count - 1e-9))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from effbench import Case, Data, Flops, Log, Method, Metric, Step, Task, Wrong, param
 
 BYTES = {"smoke": 60_000, "quick": 2_000_000, "full": 2_000_000}
-EVALUATED = {"smoke": 4, "quick": 24, "full": 64}  # batches
+EVALUATED = {"smoke": 2, "quick": 24, "full": 64}  # batches
 BATCHES = 3
 MASK, VOCABULARY, SHARE = 128, 129, 0.2
 
@@ -59,8 +59,8 @@ class ExpertLayer(Method):
     def layer(self, given: Given):
         raise TypeError(f"method '{self.name}' has no layer()")
 
-    def layer_flops(self, n: int) -> Flops:
-        """FLOPs of the layer for n tokens in one call."""
+    def layer_flops(self, n: int, training: bool = False) -> Flops:
+        """FLOPs of the layer for n tokens in one call, forward; buffers may differ in training."""
         raise TypeError(f"method '{self.name}' has no layer_flops()")
 
     def skip(self, given: Given) -> str:
@@ -118,15 +118,15 @@ class ExpertLayer(Method):
     def step_flops(self, given: Given) -> float:
         """Three times the forward pass."""
         self.given = given
-        return 3 * self.network_flops(given.tokens).executed
+        return 3 * self.network_flops(given.tokens, training=True).executed
 
-    def network_flops(self, n: int) -> Flops:
+    def network_flops(self, n: int, training: bool = False) -> Flops:
         from ..shared.transformer import attention_flops, feed_forward_flops
 
         given = self.given
         rest = given.layers * attention_flops(n, given.length, given.d) + 2.0 * n * given.d * VOCABULARY
         rest += (given.layers - 1) * feed_forward_flops(n, given.d, 2 * given.width)
-        own = self.layer_flops(n)
+        own = self.layer_flops(n, training)
         return Flops(rest + own.executed, useful=rest + own.useful, dense=rest + feed_forward_flops(n, given.d, 2 * given.width))
 
     def flops(self, phase, case, tally):

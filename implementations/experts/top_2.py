@@ -40,15 +40,14 @@ class Top2(ExpertLayer):
             raise ValueError(f"experts={self.experts}: top-2 needs at least 2")
         if self.balance < 0:
             raise ValueError(f"balance={self.balance} must not be negative")
-        for capacity in (self.capacity, self.capacity_served):
-            routing.slots(capacity, 2 * given.tokens, self.experts)
+        routing.slots(self.capacity, 2 * given.tokens, self.experts)
         return TokenChoice(given.d, given.width, self.experts, self.capacity, self.capacity_served, self.balance)
 
-    def layer_flops(self, n):
-        """executed: gate and full buffers at the served capacity; useful: what two experts a token take."""
+    def layer_flops(self, n, training=False):
+        """executed: gate and full buffers, at the capacity of the phase; useful: what two experts a token take."""
         given = self.given
         gate = 2.0 * n * given.d * self.experts
-        room = self.experts * routing.slots(self.capacity_served, 2 * n, self.experts)
+        room = self.experts * routing.slots(self.capacity if training else self.capacity_served, 2 * n, self.experts)
         return Flops(
             gate + feed_forward_flops(room, given.d, given.width),
             useful=gate + feed_forward_flops(2 * n, given.d, given.width),
@@ -68,7 +67,7 @@ class TokenChoice(nn.Module):
 
     def forward(self, x, ids=None):
         n, count = len(x), self.gate.out_features
-        chances = torch.softmax(self.gate(x).float(), -1)
+        chances = routing.chances(self.gate, x)
         best, chosen = chances.topk(2, -1)
         weight = best / best.sum(-1, keepdim=True)
         # Choice-major: the first choices of all tokens come before the second ones.

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import sysconfig
 from pathlib import Path
 
 import numpy as np
 
+OTHERS = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
+
 
 def standard_library(size: int) -> np.ndarray:
-    """The first `size` bytes of the library's own *.py files in the order of their paths, uint8, bytes above 127 set to 127.
+    """The first `size` bytes of the library's own *.py files, uint8, bytes above 127 set to 127.
 
-    Files of packages that live beside the library (site-packages) and its tests are left out. The text depends on the Python
-    version: what is made of it must carry a digest. ValueError where the library holds less.
+    Folders in the order of their names, the files of a folder before its subfolders; its tests and the packages that live beside
+    it are left out. The text depends on the Python version: what is made of it must carry a digest. ValueError where the library
+    holds less.
     """
-    root = Path(sysconfig.get_paths()["stdlib"])
+    root = sysconfig.get_paths()["stdlib"]
     found, total = [], 0
-    for path in sorted(root.rglob("*.py"), key=lambda path: path.relative_to(root).as_posix()):
+    for folder, below, names in os.walk(root):
+        below[:] = sorted(set(below) - OTHERS)
+        for name in sorted(name for name in names if name.endswith(".py")):
+            if total < size:
+                found.append(np.minimum(np.frombuffer(Path(folder, name).read_bytes(), dtype=np.uint8), 127))
+                total += len(found[-1])
         if total >= size:
-            break
-        if {"site-packages", "dist-packages", "test", "tests"}.isdisjoint(path.relative_to(root).parts):
-            found.append(np.minimum(np.frombuffer(path.read_bytes(), dtype=np.uint8), 127))
-            total += len(found[-1])
-    if total < size:
-        raise ValueError(f"the standard library at {root} has {total} bytes of sources, {size} were asked for")
-    return np.concatenate(found)[:size]
+            return np.concatenate(found)[:size]
+    raise ValueError(f"the standard library at {root} has {total} bytes of sources, {size} were asked for")
 
 
 def split(text: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

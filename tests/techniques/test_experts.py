@@ -115,11 +115,11 @@ def test_the_load_loss_is_alpha_for_an_even_load_and_alpha_e_for_a_collapse():
     layer.gate.weight.data[0, 0] = 1e3
     x = torch.ones(N, D, dtype=torch.float64)
     layer(x)
-    assert float(layer.auxiliary) == pytest.approx(0.01 * E, rel=1e-6)
+    assert layer.auxiliary.item() == pytest.approx(0.01 * E, rel=1e-6)
     eye = token_choice(4.0, count=4)
     eye.gate.weight.data[:] = 1e3 * torch.eye(4, D)
     eye(torch.eye(4, D, dtype=torch.float64).repeat(10, 1))
-    assert float(eye.auxiliary) == pytest.approx(0.01, rel=1e-6)
+    assert eye.auxiliary.item() == pytest.approx(0.01, rel=1e-6)
 
 
 def test_the_gate_learns():
@@ -243,7 +243,7 @@ def test_the_text_is_python_and_its_parts_do_not_overlap():
 @pytest.mark.parametrize("data", ["masked-bytes(d=16, width=16, heads=2)", "next-bytes(d=16, width=16, heads=2)"])
 @pytest.mark.parametrize("arm", ARMS)
 def test_every_arm_learns_at_smoke_size(arm, data):
-    settings = {"budget": Budget(steps=30), "learning_rate": 0.01, "seconds": 0.001}
+    settings = {"budget": Budget(steps=20), "learning_rate": 0.02, "seconds": 0.001}
     if arm is ExpertChoice and "next" in data:
         pytest.skip("sees the future")
     out = exercise(ExpertTask, arm, data=data, **settings)
