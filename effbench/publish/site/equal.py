@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log10
 
-from ...stats.equal_quality import EqualQuality, Point, at_quality, front_ratio
+from ...stats.equal_quality import Comparison, EqualQuality, Point
 from .. import format as fmt
 from ..drawing import GREY, PALETTE, html, logarithmic
 from ..fronts import peers
@@ -65,8 +65,9 @@ def _against(points: dict[str, list[Point]], group: Group, case: str, word: str,
         if method == group.baseline:
             continue
         pair = ("lower", better)
-        at = tuple(at_quality(own, base, top - sign * share * abs(top), pair) for share, _ in SHARES)
-        out.append(Saving(method, case, word, front_ratio(own, base, pair), at))
+        both = Comparison(own, base, pair)
+        at = tuple(both.at(top - sign * share * abs(top)) for share, _ in SHARES)
+        out.append(Saving(method, case, word, both.average(), at))
     return out
 
 
