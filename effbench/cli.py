@@ -198,6 +198,44 @@ def publish(
 
 
 @app.command()
+def validate(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Records files, or folders of them.")], as_json: Json = False
+) -> None:
+    """Check records that someone else made: schema, units, plausible numbers, sources against their commit, replay.
+
+    Example: effbench validate results/their-machine
+
+    Exit codes: 0 nothing wrong; 1 errors.
+    """
+    from .study import validate as study
+
+    count, findings = study.validate(files)
+    if as_json:
+        typer.echo(json.dumps({"records": count, "findings": [finding.__dict__ for finding in findings]}, indent=1))
+    else:
+        typer.echo(study.text(count, findings))
+    raise typer.Exit(1 if any(finding.level == study.ERROR for finding in findings) else 0)
+
+
+@app.command()
+def merge(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Records files, or folders of them.")],
+    out: Annotated[Path, typer.Option(help="Folder for the union; may be one of the given.")],
+) -> None:
+    """Put records of several places into one folder. Order does not matter, and merging twice changes nothing.
+
+    Example: effbench merge runs/a runs/b --out runs/both
+    """
+    from .study.merge import merge as union
+
+    loaded, problems = union(files, out)
+    for problem in problems[:50]:
+        typer.echo(f"problem: {problem}", err=True)
+    typer.echo(f"{out}: {len(loaded.records)} records of {len(loaded.environments)} machines")
+    raise typer.Exit(1 if problems else 0)
+
+
+@app.command()
 def claims(
     paths: Annotated[
         list[Path] | None, typer.Argument(help="Run folders or records files; none means the committed results.")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ...api.errors import RecordError
-from ...api.record import STATUSES, identity
+from ...api.record import STATUSES
 from ...study import synthetic
-from ...study.records import DEPTH, RECORDS, Loaded, confined, read, short
+from ...study.merge import gather, joined
+from ...study.records import Loaded
 from .. import format as fmt
 from ..groups import machine
 from ..page import PLOTLY, SITE_SCRIPTS, asset, render_site
@@ -91,71 +91,6 @@ def verdicts(loaded: Loaded, registry, judge: Judge, problems: list[str]) -> Seq
     except Exception as error:
         problems.append(f"claims could not be judged ({type(error).__name__}: {fmt.clean(error, 200)}); they are listed as not tested")
         return claiming.untested(registry)
-
-
-def gather(paths: Sequence[Path]) -> tuple[list[Loaded], list[str]]:
-    """Each run folder read on its own, so that a bad one costs only itself."""
-    runs, problems = [], []
-    for path in paths:
-        found = folders(path)
-        if not found:
-            problems.append(f"{path.name or path}: the folder holds no records")
-        for file in found:
-            try:
-                # A link may lead elsewhere inside the folder that was named, never out of it.
-                runs.append(read(confined(file, path if path.is_dir() else file.resolve().parent)))
-            except RecordError as error:
-                problems.append(fmt.clean(str(error).replace(str(file), short(file)), 600))
-    if not runs:
-        detail = "; ".join(problems[:3])
-        where = ", ".join(map(str, paths))
-        raise RecordError(f"nothing to publish ({detail})" if detail else "nothing to publish", where=where, remedy="Name folders that `effbench run` wrote.")
-    return runs, problems
-
-
-def folders(path: Path) -> list[Path]:
-    """The records files below a folder, in order of name: a run's `records.jsonl`, else every .jsonl, as results are committed."""
-    return sorted(_files(path, DEPTH)) if path.is_dir() else [path]
-
-
-def _files(folder: Path, depth: int) -> Iterator[Path]:
-    try:
-        inside = sorted(folder.iterdir())
-    except OSError:
-        return
-    if any(child.name == RECORDS for child in inside):
-        # The journal of a run lies beside its records.
-        yield folder / RECORDS
-        return
-    for child in inside:
-        if child.is_dir() and not child.is_symlink():
-            if depth:
-                yield from _files(child, depth - 1)
-        elif child.suffix == ".jsonl":
-            yield child
-
-
-def joined(runs: Sequence[Loaded]) -> Loaded:
-    """All runs as one; of two records of one measurement the later one stays, whatever the order of the folders."""
-    records: dict[tuple, dict] = {}
-    environments: dict[str, dict] = {}
-    problems = [problem for run in runs for problem in run.problems]
-    for run in runs:
-        for record in run.records:
-            key = identity(record)
-            if key not in records or order(record) > order(records[key]):
-                records[key] = record
-        for name, facts in sorted(run.environments.items()):
-            if environments.setdefault(name, facts) != facts:
-                kept = min(environments[name], facts, key=lambda found: flat(found))
-                environments[name] = kept
-    return Loaded(tuple(sorted(records.values(), key=order)), environments, tuple(problems), tuple(n for run in runs for n in run.notes))
-
-
-def order(record: dict) -> tuple:
-    from ..groups import canonical
-
-    return record["time"], canonical(record)
 
 
 def shared(pages: Pages, content: Content, problems: list[str]) -> None:

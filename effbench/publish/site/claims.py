@@ -147,14 +147,14 @@ def picture(claims: Sequence[dict], name) -> Plot | None:
         })  # fmt: skip
     labels = [label(claim, part, name, several) for claim, part in drawn]
     layout = {
-        "xaxis": {"title": {"text": "measured / promised: right of the line is more than promised"}, **logarithmic(low, high),
+        "xaxis": {"title": {"text": "measured / promised"}, **logarithmic(low, high),
                   "range": [log10(low), log10(high)]},
         "yaxis": {"tickvals": list(range(count - 1, -1, -1)), "ticktext": [html(text, 60) for text in labels], "range": [-0.7, count - 0.3],
                   "title": {"text": ""}},
         "height": 170 + 28 * count,
     }  # fmt: skip
     rows = tuple((text, fmt.clean(c["text"]), fmt.clean(p["promised"]), shown(p), fmt.clean(c["verdict"])) for text, (c, p) in zip(labels, drawn))
-    note = "One line a part of a claim and a machine; bars are intervals. Seconds saved and FLOPs saved are claims of their own."
+    note = "Right of the line is more than promised. One line a part of a claim and a machine; bars are intervals. Seconds saved and FLOPs saved are claims of their own."
     head = ("method", "claim", "promised", "measured", "verdict")
     return Plot("Promised and measured", "claims", note, ({"data": traces, "layout": layout},), head, rows)
 

@@ -29,6 +29,7 @@ class Saving:
     cost: str
     average: EqualQuality
     at: tuple[EqualQuality, ...]  # in the order of SHARES
+    quality: str  # what was held equal
 
 
 def savings(group: Group, quality: str) -> list[Saving]:
@@ -39,7 +40,7 @@ def savings(group: Group, quality: str) -> list[Saving]:
         return _along_curves(group, quality)
     costs = [pair for pair in COSTS if pair[0] in group.names]
     costs = [pair for pair in costs if pair[0].startswith("serve.")] or costs
-    found = []
+    found, name = [], quality.removeprefix("quality.")
     for rows in peers(group):
         for cost, word in costs:
             points = {}
@@ -50,11 +51,11 @@ def savings(group: Group, quality: str) -> list[Saving]:
                 point = _point(row, f"{cost}.ratio" if paired else cost, quality)
                 if point:
                     points.setdefault(row.method, []).append(point)
-            found += _against(points, group, rows[0].case, word, group.better[quality])
+            found += _against(points, group, rows[0].case, word, group.better[quality], name)
     return found
 
 
-def _against(points: dict[str, list[Point]], group: Group, case: str, word: str, better: str) -> list[Saving]:
+def _against(points: dict[str, list[Point]], group: Group, case: str, word: str, better: str, quality: str) -> list[Saving]:
     base = points.get(group.baseline)
     if not base:
         return []
@@ -67,7 +68,7 @@ def _against(points: dict[str, list[Point]], group: Group, case: str, word: str,
         pair = ("lower", better)
         both = Comparison(own, base, pair)
         at = tuple(both.at(top - sign * share * abs(top)) for share, _ in SHARES)
-        out.append(Saving(method, case, word, both.average(), at))
+        out.append(Saving(method, case, word, both.average(), at, quality))
     return out
 
 
@@ -100,7 +101,7 @@ def _along_curves(group: Group, quality: str) -> list[Saving]:
                 if made:
                     points.setdefault(row.method, []).extend(made)
             better = group.better.get(f"quality.{column}") or direction(f"quality.{column}")
-            found += _against(points, group, rows[0].case, word, better)
+            found += _against(points, group, rows[0].case, word, better, f"{column} along the curve")
     return found
 
 
@@ -119,7 +120,7 @@ def _curve_points(row: Row, axis: str, column: str) -> list[Point]:
     return points
 
 
-def equal_table(group: Group, quality: str, found: Sequence[Saving], link) -> Table:
+def equal_table(group: Group, found: Sequence[Saving], link) -> Table:
     base = fmt.clean(group.baseline)
     columns = [Column("method", "method"), Column("case", "case", facet=True), Column("cost", "cost", facet=True)]
     columns.append(Column("average", "average", True, "lower", unit="×"))
@@ -131,7 +132,7 @@ def equal_table(group: Group, quality: str, found: Sequence[Saving], link) -> Ta
     if not any(saving.case for saving in found):
         columns.pop(1)
         rows = [[cells[0], *cells[2:]] for cells in rows]
-    name = fmt.clean(quality.removeprefix("quality."))
+    name = fmt.clean(", ".join(sorted({saving.quality for saving in found})))
     caption = f"Cost over that of {base} at the same {name}: below 1 is cheaper."
     return plain(f"Cost at equal quality, {group.title}", caption, columns, rows)
 

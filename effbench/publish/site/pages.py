@@ -56,7 +56,7 @@ class Pages:
         found = self.savings[id(group)] = savings(group, quality)
         tables = {"board": made}
         if found:
-            tables["equal"] = equal_table(group, quality, found, link)
+            tables["equal"] = equal_table(group, found, link)
         if group.failed:
             tables["failed"] = self.failures(group, link)
         few, style = fewer(group, quality), content.style(task)
@@ -189,7 +189,6 @@ class Pages:
     def records_table(self, records: list[dict], root: str) -> Table:
         names = headline(records)
         columns = [Column(n, n, facet=n in ("data", "size", "device", "machine", "case", "status", "role")) for n in ("seed", "data", "size", "device", "machine", "case", "settings", "role", "status")]
-        columns[0] = replace(columns[0], numeric=True)
         columns += [Column(n, n.removeprefix("quality.").removeprefix("serve."), True, direction(n)) for n in names]
         columns.append(Column("sources", "sources", facet=True))
         rows, drawers = [], []
