@@ -81,7 +81,9 @@ class Comparison:
         centre, low, high = _compare(*self._centres)
         if np.isnan(centre[0]):
             single = any(_on_front(front).sum() == 1 for front in self._centres)
-            return EqualQuality(nan, nan, nan, (nan, nan), "a front of one point" if single else "the fronts share no range of quality")
+            return EqualQuality(
+                nan, nan, nan, (nan, nan), "a front of one point" if single else "the fronts share no range of quality"
+            )
         ends = sorted((self._signs[1] * float(low[0]), self._signs[1] * float(high[0])))
         return _interval(float(centre[0]), _compare(*self._draws)[0], (ends[0], ends[1]))
 

@@ -84,7 +84,12 @@ def _file(file: Path, registry: Registry, now: datetime, seen: dict) -> tuple[in
             seen.setdefault(key, (where, text))
             if len(text) > MAX_BYTES:
                 findings.append(Finding(ERROR, where, f"{len(text)} bytes exceed the limit of {MAX_BYTES} of a record"))
-            checks = (_identity(record, registry, environments, now), _readings(record, registry), _plausible(record, environments), _sources(record, fresh))
+            checks = (
+                _identity(record, registry, environments, now),
+                _readings(record, registry),
+                _plausible(record, environments),
+                _sources(record, fresh),
+            )
             findings += [Finding(level, where, what) for check in checks for level, what in check]
     except Exception as error:
         findings.append(Finding(ERROR, short(file), getattr(error, "what", str(error))))
@@ -149,7 +154,11 @@ def _readings(record: dict, registry: Registry) -> Check:
             yield ERROR, f"{name}: negative ({value} {reading['unit']})"
         if reading["unit"] == "1" and SHARES.search(name) and not -1e-9 <= value <= 1 + 1e-9:
             yield ERROR, f"{name}: {value} is not between 0 and 1"
-    if record["status"] == "ok" and record["role"] == "measure" and not any(r["value"] is not None for r in record["readings"].values()):
+    if (
+        record["status"] == "ok"
+        and record["role"] == "measure"
+        and not any(r["value"] is not None for r in record["readings"].values())
+    ):
         yield ERROR, "status ok without a reading"
 
 
@@ -161,7 +170,9 @@ def _plausible(record: dict, environments: dict) -> Check:
     facts = environments.get(record["environment"], {})
     device = record["device"] if record["device"] in DEVICES else "cpu"
     roofs = facts.get("roofs") if isinstance(facts.get("roofs"), dict) else {}
-    threads = max(1, record["threads"], facts.get("cores", 1) if isinstance(facts.get("cores"), int) and not record["threads"] else 1)
+    threads = max(
+        1, record["threads"], facts.get("cores", 1) if isinstance(facts.get("cores"), int) and not record["threads"] else 1
+    )
     peak = DEVICE_ROOF.get(device, THREAD_ROOF * threads)
     for phase, time_name in (("serve", "serve.latency"), ("build", "build.time")):
         time, flops, moved = _value(record, time_name), _value(record, f"{phase}.flops"), _value(record, f"{phase}.bytes")
@@ -171,9 +182,15 @@ def _plausible(record: dict, environments: dict) -> Check:
             yield ERROR, f"{time_name} is {time}: no work is done in no time"
             continue
         if flops and flops / time > IMPOSSIBLE * peak:
-            yield ERROR, f"{phase}.flops over {time_name} is {flops / time:.3g} FLOP/s; no {device} of {threads} threads reaches {peak:.3g}"
+            yield (
+                ERROR,
+                f"{phase}.flops over {time_name} is {flops / time:.3g} FLOP/s; no {device} of {threads} threads reaches {peak:.3g}",
+            )
         if moved and moved / time > IMPOSSIBLE * BANDWIDTH_ROOF[device]:
-            yield ERROR, f"{phase}.bytes over {time_name} is {moved / time:.3g} B/s; no {device} reaches {BANDWIDTH_ROOF[device]:.3g}"
+            yield (
+                ERROR,
+                f"{phase}.bytes over {time_name} is {moved / time:.3g} B/s; no {device} reaches {BANDWIDTH_ROOF[device]:.3g}",
+            )
         if phase == "serve" and roofs:
             try:
                 reason = share(flops, moved, time, roofs, record.get("dtype") or "float32").reason
@@ -213,7 +230,10 @@ def text(count: int, findings: Sequence[Finding]) -> str:
     groups: dict[tuple[str, str], list[str]] = {}
     for finding in findings:
         groups.setdefault((finding.level, _printable(finding.what)), []).append(_printable(finding.where))
-    out = [f"{level}: {places[0]}: {what}" + (f" (and {len(places) - 1} more)" if places[1:] else "") for (level, what), places in groups.items()]
+    out = [
+        f"{level}: {places[0]}: {what}" + (f" (and {len(places) - 1} more)" if places[1:] else "")
+        for (level, what), places in groups.items()
+    ]
     errors = sum(finding.level == ERROR for finding in findings)
     return "\n".join([*out, f"{count} records, {errors} errors, {len(findings) - errors} warnings"])
 

@@ -25,7 +25,10 @@ def judge(loaded, registry):
     environments = sorted({record["environment"] for record in loaded.records})
     task = sorted({record["task"] for record in loaded.records})[0]
     one = {"task": task, "method": "tree", "text": "Four times faster", "source": "Doe et al. 2020", "device": "cpu"}
-    found = [{**one, "promised": 4.0, "measured": 3.1, "low": 2.8, "high": 3.5, "verdict": "not reproduced", "environment": e} for e in environments]
+    found = [
+        {**one, "promised": 4.0, "measured": 3.1, "low": 2.8, "high": 3.5, "verdict": "not reproduced", "environment": e}
+        for e in environments
+    ]
     return [*found, {**one, "verdict": "not testable here", "reason": "no energy sensor", "text": "Half the energy"}]
 
 
@@ -44,19 +47,37 @@ def hostile_records(tmp_path_factory):
     made = synthetic.records(160)
     for index, record in enumerate(made):
         text = HOSTILE[index % len(HOSTILE)]
-        record |= {"method": HOSTILE[sum(map(ord, record["method"])) % len(HOSTILE)] + record["method"], "backend": text, "suite": text}
-        record |= {"params": {text: text}, "knobs": {**record["knobs"], text: text}, "task": HOSTILE[0] + record["task"], "area": HOSTILE[1]}
-        record |= {"data": HOSTILE[6] + record["data"], "case": record["case"] and HOSTILE[1] + record["case"], "commit": text, "notes": [text, {"a": text}]}
+        record |= {
+            "method": HOSTILE[sum(map(ord, record["method"])) % len(HOSTILE)] + record["method"],
+            "backend": text,
+            "suite": text,
+        }
+        record |= {
+            "params": {text: text},
+            "knobs": {**record["knobs"], text: text},
+            "task": HOSTILE[0] + record["task"],
+            "area": HOSTILE[1],
+        }
+        record |= {
+            "data": HOSTILE[6] + record["data"],
+            "case": record["case"] and HOSTILE[1] + record["case"],
+            "commit": text,
+            "notes": [text, {"a": text}],
+        }
         record["baseline"] = HOSTILE[sum(map(ord, "exact")) % len(HOSTILE)] + "exact"
         record["reason"] = record["reason"] and text
         record["readings"] = {**record["readings"], "quality." + HOSTILE[0]: {"value": 0.5, "unit": text, "how": text}}
         if "curve" in record:
-            record["curve"] = {name: column[:8] for name, column in record["curve"].items()} | {HOSTILE[0]: record["curve"]["loss"][:8]}
+            record["curve"] = {name: column[:8] for name, column in record["curve"].items()} | {
+                HOSTILE[0]: record["curve"]["loss"][:8]
+            }
     folder = synthetic.write(tmp_path_factory.mktemp("hostile"), made)
     key = synthetic.environment_key("alpha")
     import json
 
-    (folder / "environment.json").write_text(json.dumps({key: {"name": HOSTILE[0], "cpu": {"model": HOSTILE[1], "flags": list(HOSTILE)}}}))
+    (folder / "environment.json").write_text(
+        json.dumps({key: {"name": HOSTILE[0], "cpu": {"model": HOSTILE[1], "flags": list(HOSTILE)}}})
+    )
     return folder
 
 

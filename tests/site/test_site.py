@@ -52,7 +52,9 @@ def pages(site):
 
 
 def digests(site):
-    return {p.relative_to(site).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(site.rglob("*")) if p.is_file()}
+    return {
+        p.relative_to(site).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(site.rglob("*")) if p.is_file()
+    }
 
 
 @pytest.mark.parametrize("which", ["site", "hostile_site"])
@@ -222,4 +224,7 @@ def test_a_judge_that_fails_is_named(records, tmp_path):
 
 
 def test_front_page_is_small(site):
-    assert (site / "index.html").stat().st_size + sum((site / "assets" / n).stat().st_size for n in ("page.css", "site.css", "page.js", "site.js", "explore.js", "drawer.js", "plots.js")) < 500_000
+    assert (site / "index.html").stat().st_size + sum(
+        (site / "assets" / n).stat().st_size
+        for n in ("page.css", "site.css", "page.js", "site.js", "explore.js", "drawer.js", "plots.js")
+    ) < 500_000

@@ -43,7 +43,9 @@ def opened(browser):
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("dialog", lambda dialog: complaints.append(f"dialog {dialog.message}"))
         page.on("requestfailed", lambda request: complaints.append(f"failed {request.url}"))
-        page.on("request", lambda request: None if request.url.startswith((start, "blob:", "data:")) else complaints.append(request.url))
+        page.on(
+            "request", lambda request: None if request.url.startswith((start, "blob:", "data:")) else complaints.append(request.url)
+        )
         page.goto(f"{start}/{path}")
         return page
 
@@ -73,13 +75,20 @@ def draw_all(page):
 
 def setting(site, task="search", machine="alpha"):
     """A page of one task on one machine, relative to the site."""
-    found = [p for p in sorted(site.glob(f"tasks/*{task}*/*.html")) if machine in p.read_text("utf-8").split("About this machine")[0]]
+    found = [
+        p for p in sorted(site.glob(f"tasks/*{task}*/*.html")) if machine in p.read_text("utf-8").split("About this machine")[0]
+    ]
     return found[0].relative_to(site).as_posix()
 
 
 def every_kind(site):
     one = lambda pattern: next(iter(sorted(site.glob(pattern)))).relative_to(site).as_posix()  # noqa: E731
-    found = [one("areas/*.html"), one("tasks/*.html"), one("methods/*/*.html"), *(p.relative_to(site).as_posix() for p in sorted(site.glob("tasks/*/*.html")))]
+    found = [
+        one("areas/*.html"),
+        one("tasks/*.html"),
+        one("methods/*/*.html"),
+        *(p.relative_to(site).as_posix() for p in sorted(site.glob("tasks/*/*.html"))),
+    ]
     return ["index.html", "claims.html", "machines.html", *found[:5], found[-1]]
 
 
@@ -156,7 +165,10 @@ def test_policy_stops_what_escaping_would_miss(browser, site, tmp_path):
     copy = tmp_path / "site"
     shutil.copytree(site, copy)
     path = copy / "index.html"
-    path.write_text(path.read_text("utf-8").replace("<h1>", "<script>window.injected=1</script><img src=x onerror='window.injected=1'><h1>"), "utf-8")
+    path.write_text(
+        path.read_text("utf-8").replace("<h1>", "<script>window.injected=1</script><img src=x onerror='window.injected=1'><h1>"),
+        "utf-8",
+    )
     page = browser.new_page()
     page.goto(path.as_uri())
     assert page.evaluate("window.injected") is None
@@ -193,7 +205,9 @@ def test_axe_finds_nothing_serious(opened, site):
             draw_all(page)
             page.evaluate(source)
             found = page.evaluate("axe.run(document, {resultTypes: ['violations'], preload: false})")
-            serious = [(v["id"], v["nodes"][0]["html"][:160]) for v in found["violations"] if v["impact"] in ("serious", "critical")]
+            serious = [
+                (v["id"], v["nodes"][0]["html"][:160]) for v in found["violations"] if v["impact"] in ("serious", "critical")
+            ]
             assert serious == [], f"{name}, {scheme}"
 
 

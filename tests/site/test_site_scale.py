@@ -33,7 +33,15 @@ def test_ten_thousand_records(tmp_path):
     sizes = {p.relative_to(site).as_posix(): p.stat().st_size for p in site.rglob("*") if p.is_file()}
     assert sum(sizes.values()) < 60e6
     page = (site / "index.html").read_text("utf-8")
-    assert sizes["index.html"] + sum(size for name, size in sizes.items() if name.startswith("assets/") and name.removeprefix("assets/") in page and "plotly" not in name) < 500_000
+    assert (
+        sizes["index.html"]
+        + sum(
+            size
+            for name, size in sizes.items()
+            if name.startswith("assets/") and name.removeprefix("assets/") in page and "plotly" not in name
+        )
+        < 500_000
+    )
     assert len({r["method"] for r in synthetic.many(10_000)}) == 200
 
 

@@ -83,7 +83,15 @@ def test_implausible_readings_are_errors(check, reading, words):
 )
 def test_what_cannot_be_replayed_is_an_error(check, change, words):
     if "readings" in change:
-        assert any("without a reading" in what for what in check(**{"readings": {n: {"value": None, "unit": "1", "reason": "x"} for n in ("serve.latency", "serve.flops", "serve.items", "serve.throughput", "quality.recall@10")}}))
+        assert any(
+            "without a reading" in what
+            for what in check(
+                readings={
+                    n: {"value": None, "unit": "1", "reason": "x"}
+                    for n in ("serve.latency", "serve.flops", "serve.items", "serve.throughput", "quality.recall@10")
+                }
+            )
+        )
         return
     assert any(words in what for what in check(**change))
 

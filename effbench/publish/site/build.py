@@ -43,7 +43,9 @@ class Published:
 Judge = Callable[[Loaded, object], Sequence[dict]]
 
 
-def publish(paths: Iterable[str | Path], out: str | Path, *, judge: Judge | None = None, better: dict[str, str] | None = None) -> Published:
+def publish(
+    paths: Iterable[str | Path], out: str | Path, *, judge: Judge | None = None, better: dict[str, str] | None = None
+) -> Published:
     """Write the site of these folders to `out`. RecordError where no record can be read at all.
 
     judge: makes claims with verdicts of (records, registry), see `claims.FIELDS`; by default `study.claims` does.
@@ -79,7 +81,9 @@ def publish(paths: Iterable[str | Path], out: str | Path, *, judge: Judge | None
         store.write(f"assets/{name}", asset(name))
     store.finish()
     htmls = sum(name.endswith(".html") for name in store.sizes)
-    return Published(store.out / "index.html", len(loaded.records), htmls, sum(store.sizes.values()), tuple(dict.fromkeys(problems)))
+    return Published(
+        store.out / "index.html", len(loaded.records), htmls, sum(store.sizes.values()), tuple(dict.fromkeys(problems))
+    )
 
 
 def verdicts(loaded: Loaded, registry, judge: Judge, problems: list[str]) -> Sequence[dict]:
@@ -89,7 +93,9 @@ def verdicts(loaded: Loaded, registry, judge: Judge, problems: list[str]) -> Seq
     try:
         return judge(loaded, registry)
     except Exception as error:
-        problems.append(f"claims could not be judged ({type(error).__name__}: {fmt.clean(error, 200)}); they are listed as not tested")
+        problems.append(
+            f"claims could not be judged ({type(error).__name__}: {fmt.clean(error, 200)}); they are listed as not tested"
+        )
         return claiming.untested(registry)
 
 
@@ -111,8 +117,16 @@ def shared(pages: Pages, content: Content, problems: list[str]) -> None:
         plots=[picture], facts=facts, problems=problems, synthetic=any(r["suite"] == synthetic.NAME for r in records), notes=content.loaded.notes[:50],
     )  # fmt: skip
     table = claiming.claims_table(content.claims, "", pages.machine)
-    pages.page("claims.html", "claims.html.j2", title="Claims", tables={"claims": table}, plots=[replace_title(picture)], counts=counts)
-    pages.page("machines.html", "machines.html.j2", title="Machines", tables={"machines": machines_table(content)}, machines=machines(content))
+    pages.page(
+        "claims.html", "claims.html.j2", title="Claims", tables={"claims": table}, plots=[replace_title(picture)], counts=counts
+    )
+    pages.page(
+        "machines.html",
+        "machines.html.j2",
+        title="Machines",
+        tables={"machines": machines_table(content)},
+        machines=machines(content),
+    )
 
 
 def replace_title(picture):
@@ -132,7 +146,11 @@ def machines(content: Content) -> list[tuple[str, str, list, int]]:
 def machines_table(content: Content):
     from ..tables import Column
 
-    columns = [Column("machine", "machine"), Column("device", "device", facet=True), *(Column(n, n, True) for n in ("cores", "threads", "records", "failed"))]
+    columns = [
+        Column("machine", "machine"),
+        Column("device", "device", facet=True),
+        *(Column(n, n, True) for n in ("cores", "threads", "records", "failed")),
+    ]
     columns += [Column(n, n) for n in ("noise", "roof", "software")]
     rows = []
     for key in sorted({record["environment"] for record in content.loaded.records}):

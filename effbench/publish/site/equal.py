@@ -124,7 +124,9 @@ def equal_table(group: Group, found: Sequence[Saving], link) -> Table:
     base = fmt.clean(group.baseline)
     columns = [Column("method", "method"), Column("case", "case", facet=True), Column("cost", "cost", facet=True)]
     columns.append(Column("average", "average", True, "lower", unit="×"))
-    columns += [Column(label, f"{label} of {base}" if share else f"at {base}'s quality", True, "lower", unit="×") for share, label in SHARES]
+    columns += [
+        Column(label, f"{label} of {base}" if share else f"at {base}'s quality", True, "lower", unit="×") for share, label in SHARES
+    ]
     rows = []
     for saving in found:
         cells = [text(saving.method, href=link(saving.method)), text(saving.case), text(saving.cost)]
@@ -140,7 +142,11 @@ def equal_table(group: Group, found: Sequence[Saving], link) -> Table:
 def ratio_cell(one: EqualQuality) -> Cell:
     if not one.known:
         return Cell(fmt.MISSING, None, why=one.reason)
-    why = f"over qualities from {one.between[0]:.4g} to {one.between[1]:.4g}" if one.between[0] != one.between[1] else f"at {one.between[0]:.4g}"
+    why = (
+        f"over qualities from {one.between[0]:.4g} to {one.between[1]:.4g}"
+        if one.between[0] != one.between[1]
+        else f"at {one.between[0]:.4g}"
+    )
     reading = {"value": one.ratio, "unit": "×", **({"low": one.low, "high": one.high} if one.sure else {})}
     detail = fmt.bounds(reading)
     return Cell(fmt.ratio(one.ratio), one.ratio, detail, why=why, low=reading.get("low"), high=reading.get("high"))
@@ -150,7 +156,10 @@ def forest(group: Group, found: Sequence[Saving]) -> Plot | None:
     """Ratios with their intervals, one line a method and case; seconds and FLOPs beside each other."""
     shown = []
     for saving in found:
-        one, how = next(((one, how) for one, how in zip((saving.average, *saving.at), ("average", *(s[1] for s in SHARES))) if one.known), (None, ""))
+        one, how = next(
+            ((one, how) for one, how in zip((saving.average, *saving.at), ("average", *(s[1] for s in SHARES))) if one.known),
+            (None, ""),
+        )
         if one:
             shown.append((saving, one, how))
     lines = list(dict.fromkeys((s.method, s.case) for s, _, _ in shown))
@@ -187,4 +196,11 @@ def forest(group: Group, found: Sequence[Saving]) -> Plot | None:
     }  # fmt: skip
     rows = tuple((fmt.clean(s.method), fmt.clean(s.case), s.cost, how, fmt.ratio(o.ratio)) for s, o, how in shown)
     note = "Left of the line is cheaper. Average over the shared range of quality, or where there is none the ratio at the closest quality."
-    return Plot("Cost at equal quality", "forest", note, ({"data": traces, "layout": layout},), ("method", "case", "cost", "how", "ratio"), rows)
+    return Plot(
+        "Cost at equal quality",
+        "forest",
+        note,
+        ({"data": traces, "layout": layout},),
+        ("method", "case", "cost", "how", "ratio"),
+        rows,
+    )
