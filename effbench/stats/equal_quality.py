@@ -88,15 +88,18 @@ class Comparison:
         return _interval(float(centre[0]), _compare(*self._draws)[0], (ends[0], ends[1]))
 
     def at(self, target: float) -> EqualQuality:
-        """The cost ratio at (at least) one quality; a front's cheapest point also stands for every lower quality."""
+        """The cost ratio at (at least) one quality; a front's cheapest point also stands for every lower quality.
+
+        Where a front reaches it and a draw of that front falls short, what the draw's best point costs stands for it.
+        """
         grid = np.array([[self._signs[1] * target]])
         centre = _cost_at(self._centres[0], grid) - _cost_at(self._centres[1], grid)
         between = (float(target), float(target))
         if np.isnan(centre[0, 0]):
             return EqualQuality(nan, nan, nan, between, "not reached")
         grid = np.repeat(grid, self._count, 0)
-        left, right = self._draws
-        return _interval(float(centre[0, 0]), (_cost_at(left, grid) - _cost_at(right, grid))[:, 0], between)
+        costs = [_cost_at(front, np.minimum(grid, _ends(front)[1][:, None])) for front in self._draws]
+        return _interval(float(centre[0, 0]), (costs[0] - costs[1])[:, 0], between)
 
 
 def _interval(centre: float, found: np.ndarray, between) -> EqualQuality:

@@ -72,3 +72,9 @@ def test_impossible_costs_are_refused():
         Comparison([Point({0: (0.0, 0.0, 0.0)}, {0: (0.5, 0.5, 0.5)})], front())
     with pytest.raises(ValueError, match="at least one"):
         Comparison([], front())
+
+
+def test_a_place_that_is_reached_has_an_interval():
+    uncertain = [Point({0: (2.0, 1.9, 2.1)}, {0: (0.9, 0.88, 0.92)})]
+    found = Comparison(uncertain, [Point({0: (4.0, 3.8, 4.2)}, {0: (0.9, 0.88, 0.92)})]).at(0.9)
+    assert found.sure and found.low < 0.5 < found.high and found.high / found.low < 1.3

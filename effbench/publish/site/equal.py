@@ -60,14 +60,18 @@ def _against(points: dict[str, list[Point]], group: Group, case: str, word: str,
     if not base:
         return []
     sign = 1 if better == "higher" else -1
-    top = max((sum(v[0] for v in p.quality.values()) / len(p.quality) for p in base), key=lambda value: sign * value)
+    mean = lambda point, end: sum(value[end] for value in point.quality.values()) / len(point.quality)  # noqa: E731
+    top = max(base, key=lambda point: sign * mean(point, 0))
+    # As good as the baseline is who is not told apart from it: the worse end of its interval is what must be reached.
+    targets = [min(sign * mean(top, 1), sign * mean(top, 2)) * sign]
+    targets += [mean(top, 0) - sign * share * abs(mean(top, 0)) for share, _ in SHARES[1:]]
     out = []
     for method, own in sorted(points.items()):
         if method == group.baseline:
             continue
         pair = ("lower", better)
         both = Comparison(own, base, pair)
-        at = tuple(both.at(top - sign * share * abs(top)) for share, _ in SHARES)
+        at = tuple(both.at(target) for target in targets)
         out.append(Saving(method, case, word, both.average(), at, quality))
     return out
 
