@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from . import cli_compare
 from .api.errors import EffbenchError
 
 app = typer.Typer(
@@ -59,6 +60,23 @@ def run(
         suite, tuple(task or ()), tuple(method or ()), tuple(device or ()), size, parse_seeds(seeds), timeout, memory, fresh, out, within,
         bare, offline, quiet or as_json,
     )  # fmt: skip
+    if within is not None:
+        import time
+
+        import psutil
+
+        # A person's clock began when the command was given, not when Python had read its files.
+        options.started = time.monotonic() - max(0.0, time.time() - psutil.Process().create_time())
+    try:
+        _run(options, plan=plan, as_json=as_json)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command resumes", err=True)
+        raise typer.Exit(command.STOPPED) from None
+
+
+def _run(options, *, plan: bool, as_json: bool) -> None:
+    from .run import command
+
     if plan:
         from .run.preview import preview, text
 
@@ -69,12 +87,13 @@ def run(
     if as_json:
         typer.echo(json.dumps({**outcome.__dict__, "folder": str(outcome.folder)}, indent=1))
     else:
-        _after_run(outcome, bare=bare, quiet=quiet)
+        _after_run(outcome, bare=options.bare, quiet=options.quiet)
     raise typer.Exit(outcome.code)
 
 
 def _after_run(outcome, *, bare: bool, quiet: bool) -> None:
-    if not quiet and (outcome.folder / "records.jsonl").exists():
+    # Who stopped it, or gave it only so much time, does not want to wait for a report.
+    if not quiet and not outcome.stopped and (outcome.folder / "records.jsonl").exists():
         from .publish import tables
         from .study import records
 
@@ -96,11 +115,11 @@ def parse_seeds(text: str | None) -> tuple[int, ...]:
         return ()
     try:
         seeds = tuple(int(part) for part in text.split(","))
-        if any(seed < 0 or seed >= 2**31 for seed in seeds):
+        if any(seed < 0 or seed >= 2**31 for seed in seeds) or len(set(seeds)) < len(seeds):
             raise ValueError
     except ValueError:
         raise EffbenchError(
-            f"'{text}' is not a list of seeds", where="--seeds", remedy="Write integers from 0, as 0,1,2."
+            f"'{text}' is not a list of seeds", where="--seeds", remedy="Write different integers from 0, as 0,1,2."
         ) from None
     return seeds
 
@@ -349,6 +368,63 @@ def check(
 
 
 @app.command()
+def profile(
+    method: Annotated[str, typer.Argument(help="Name of a method.")],
+    task: Annotated[str, typer.Option(help="Its task, where several have one of that name.")] = "",
+    case: Annotated[str, typer.Option(help="Default: the last case of the size.")] = "",
+    data: Annotated[str, typer.Option(help='As in a suite: "clustered(n=20000)".')] = "",
+    size: Annotated[str, typer.Option(help="smoke, quick or full.")] = "quick",
+    device: Annotated[str, typer.Option(help="cpu, cuda or tpu.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+    knob: Annotated[list[str] | None, typer.Option(help="name=value; may be repeated.")] = None,
+    param: Annotated[list[str] | None, typer.Option(help="name=value; may be repeated.")] = None,
+    budget: Annotated[str, typer.Option(help="For tasks that train: steps=100.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Folder for the trace; default profiles/TASK-METHOD-CASE.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say where the time of a method's call goes: an operator table, and the framework's own trace file.
+
+    Examples:  effbench profile naive --task attention-forward    effbench profile ivf --knob leaves=16 --size smoke --json
+    """
+    from .run import profile as profiles
+
+    options = profiles.Options(
+        method, task, case, data, size, device, threads, 0, tuple(knob or ()), tuple(param or ()), budget, out
+    )  # fmt: skip
+    found = profiles.profile(options)
+    typer.echo(json.dumps(found, indent=1) if as_json else profiles.text(found))
+
+
+@app.command()
+def doctor(
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure this machine's peak products and copies anew; records then refer to them.")
+    ] = False,
+    seconds: Annotated[float, typer.Option(help="About how long the A/A floor may take; 0 leaves it out.")] = 20.0,
+    device: Annotated[str, typer.Option(help="cpu or cuda: what is to be measured.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="Threads that are to be timed.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Say what is wrong with this host for measuring and what to do; measure its A/A floor.
+
+    Examples:  effbench doctor    effbench doctor --calibrate    effbench doctor --seconds 0 --json
+
+    Exit codes: 0 fit for measuring, perhaps with warnings; 1 something is bad; 2 a mistake in the command.
+    """
+    from .data.cache import roofline_folder
+    from .measure import doctor as diagnosis
+    from .plan.suite import one_of
+
+    one_of(device, ("cpu", "cuda"), "device", "--device")
+    found, more = diagnosis.diagnose(device, threads, seconds=seconds, folder=roofline_folder() if calibrate else None)
+    answer = diagnosis.summary(found, **more)
+    typer.echo(json.dumps(answer, indent=1) if as_json else diagnosis.text(found))
+    if "roofline" in answer and not as_json:
+        typer.echo(f"roofs: {answer['roofline']}")
+    raise typer.Exit(1 if answer["state"] == "bad" else 0)
+
+
+@app.command()
 def new(
     kind: Annotated[str, typer.Argument(help='What to make: "method".')],
     name: Annotated[str, typer.Argument(help="Its name, as it will be registered.")],
@@ -362,6 +438,9 @@ def new(
     from .plan.template import make
 
     typer.echo(make(kind, name, task, folder))
+
+
+cli_compare.add(app)
 
 
 @data_app.command("list")
@@ -485,6 +564,12 @@ def main() -> None:
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(0)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        typer.echo(
+            f"effbench: {where}{error.strerror or error}. Free space or choose another place, then repeat the command.", err=True
+        )
+        sys.exit(2)
 
 
 if __name__ == "__main__":

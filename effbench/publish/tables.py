@@ -199,7 +199,7 @@ def plain(made: Sequence[Table]) -> str:
     out = []
     for one in made:
         out += [one.title, one.caption, ""]
-        out += _aligned([[c.label for c in one.columns], *map(texts, one.lines)], [c.numeric for c in one.columns])
+        out += aligned([[c.label for c in one.columns], *map(texts, one.lines)], [c.numeric for c in one.columns])
         out += ["", *legend(one)]
         if one.failed:
             out += ["", f"{len(one.failed)} without a result:"]
@@ -208,7 +208,7 @@ def plain(made: Sequence[Table]) -> str:
     return "\n".join(line.rstrip() for line in out).rstrip() + "\n"
 
 
-def _aligned(cells: list[list[str]], numeric: list[bool]) -> list[str]:
+def aligned(cells: list[list[str]], numeric: list[bool]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*cells)]
     return ["  ".join(t.rjust(w) if right else t.ljust(w) for t, w, right in zip(line, widths, numeric)) for line in cells]
 

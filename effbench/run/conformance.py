@@ -33,6 +33,7 @@ from .supervisor import Child, Lost, Nurseries
 
 LIMITS = Limits(seconds=120.0, memory=4 << 30, turn=0.005, rounds=3, serve=0.1)
 WIDTH = 12
+ATTRIBUTES = ("name", "version", "backend", "deterministic", "claims")
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,9 @@ def examine(registry: Registry, task: TaskInfo, info: MethodInfo, nurseries: Nur
             found = ask("import", child, "clean", allowed=own)
             printed = child.tail().strip()
             yield say("import", "FAIL", f"prints at import: {printed[:200]}") if found.outcome == "ok" and printed else found
-            yield ask("literals", child, "literals", task=task.name)
+            read = {name: repr(getattr(info, name)) for name in ATTRIBUTES}
+            settings = {name: repr(setting) for name, setting in info.settings.items()}
+            yield ask("literals", child, "literals", attributes=read, settings=settings)
             yield ask("constructor", child, "constructor")
         finally:
             child.end()

@@ -1,0 +1,1 @@
+"""Benchmarks for asv (airspeed velocity), made from a suite."""

@@ -1,0 +1,1 @@
+"""Techniques of the repositories that tests compare."""

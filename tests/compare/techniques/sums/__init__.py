@@ -1,0 +1,1 @@
+"""Sums of squares, as slow, as large and as wrong as a branch makes them."""

@@ -1,0 +1,130 @@
+"""Two commits through the real processes: each branch is heard for what it did, and for nothing else."""
+
+import json
+import subprocess
+
+import pytest
+from typer.testing import CliRunner
+
+from effbench.api.errors import RunError, SuiteError
+from effbench.cli import app
+from effbench.publish import verdicts
+from effbench.run import gate
+from effbench.run.commits import resolve
+from effbench.run.pairs import Driver
+
+
+def said(found, *words):
+    return {(row.bench.split("/")[1].split(" ")[0], row.metric): row.verdict for row in found.rows if row.verdict in words}
+
+
+def test_a_slower_method_is_heard_and_fails(repository):
+    found = repository.compare("slow", methods=("loop-sum",))
+    assert said(found, "SLOWER") == {("loop-sum", "serve.latency"): "SLOWER"}
+    assert found.code == 1
+    row = next(row for row in found.rows if row.verdict == "SLOWER")
+    assert row.again
+    assert row.low > 1.2
+    assert row.wall is not None, "wall time stands beside CPU time"
+    assert "SLOWER" in verdicts.markdown(found)
+    assert "regression" in verdicts.text(found)
+    json.dumps(found.data(), allow_nan=False)
+
+
+def test_twice_the_memory_is_heard(repository):
+    found = repository.compare("large", methods=("loop-sum",))
+    assert said(found, "WORSE") == {("loop-sum", "build.peak_memory"): "WORSE"}
+    row = next(row for row in found.rows if row.verdict == "WORSE")
+    assert 1.8 < row.ratio < 2.2
+    assert found.code == 1
+
+
+def test_other_answers_and_more_work_are_heard(repository):
+    found = repository.compare("wrong", methods=("vector-sum",))
+    assert said(found, "WORSE") == {("vector-sum", "quality.right"): "WORSE", ("vector-sum", "serve.flops"): "WORSE"}
+    assert {row.ratio for row in found.rows if row.metric == "serve.flops"} == {1.5}, "counted work is exact"
+    assert found.code == 1
+
+
+def test_a_method_that_breaks_is_a_regression_with_its_reason(repository):
+    found = repository.compare("broken")
+    assert said(found, "BROKEN") == {("vector-sum", "status"): "BROKEN"}
+    assert "lost" in found.rows[0].note
+    assert any(row.bench.startswith("sums/loop-sum") and row.verdict == "SAME" for row in found.rows), (
+        "the others are still compared"
+    )
+    assert found.code == 1
+
+
+def test_words_alone_change_nothing(repository):
+    found = repository.compare("docs")
+    assert not said(found, "SLOWER", "FASTER", "WORSE", "BETTER", "BROKEN")
+    assert found.code == 0
+
+
+def test_since_selects_what_changed_and_nothing_is_an_answer_of_its_own(repository, monkeypatch):
+    measured = []
+    monkeypatch.setattr(Driver, "measure", lambda self, wanted, **how: measured.extend(wanted))
+    found = repository.compare("slow", since="main")
+    assert [label.split(" ")[0] for label in measured] == ["sums/loop-sum"]
+    found = repository.compare("docs", since="main")
+    assert found.code == 2
+    assert any("nothing was measured" in note for note in found.notes)
+    assert "nothing was measured" in verdicts.markdown(found)
+
+
+def test_a_new_method_is_named_and_not_compared(repository, monkeypatch):
+    monkeypatch.setattr(Driver, "measure", lambda self, wanted, **how: None)
+    found = repository.compare("new")
+    assert any("only in head" in note and "new-sum" in note for note in found.notes)
+
+
+def test_protocol_and_dependencies_are_said(repository, monkeypatch):
+    monkeypatch.setattr(Driver, "measure", lambda self, wanted, **how: None)
+    notes = " ".join(repository.compare("needs").notes)
+    assert "worker protocol changed (none to 7)" in notes
+    assert "without numpy>=1; with numpy>=2" in notes
+
+
+def test_the_same_files_on_both_sides_of_a_real_change_are_an_error(repository, monkeypatch):
+    """What an editable install or a wrong path would do: both sides read base's techniques."""
+    before = gate.commits.origin
+    monkeypatch.setattr(gate.commits, "origin", lambda folder, label: before(folder.parent / "base", label))
+    with pytest.raises(RunError, match=r"both sides loaded the same sums/loop\.py"):
+        repository.compare("slow", methods=("loop-sum",))
+
+
+def test_worktrees_are_gone_afterwards(repository):
+    assert repository.git("worktree", "list").count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("main", "not a range"), ("main..nothing", "nothing"), ("main..main", "both ends"), ("--x..y", "not a range")],
+)
+def test_mistakes_in_the_range(repository, text, message):
+    with pytest.raises(RunError, match=message):
+        resolve(text, repository.folder)
+
+
+def test_three_dots_start_where_the_branch_left(repository):
+    change = resolve("docs...slow", repository.folder)
+    assert change.base == repository.git("rev-parse", "main").strip()
+    assert change.techniques == ("sums/loop.py",)
+
+
+def test_unknown_names(repository):
+    with pytest.raises(SuiteError, match="Did you mean 'loop-sum'"):
+        repository.compare("slow", methods=("lop-sum",))
+    with pytest.raises(SuiteError, match="sums"):
+        repository.compare("slow", tasks=("sum",))
+
+
+def test_command_line(repository, monkeypatch, tmp_path):
+    monkeypatch.setattr(Driver, "measure", lambda self, wanted, **how: None)
+    arguments = ["compare", "main..docs", "--repository", str(repository.folder), "--suite", str(repository.suite), "--json"]
+    found = CliRunner().invoke(app, [*arguments, "--markdown", str(tmp_path / "c.md")])
+    assert found.exit_code == 2, found.output
+    assert json.loads(found.stdout)["code"] == 2
+    assert "nothing was measured" in (tmp_path / "c.md").read_text()
+    assert subprocess.run(["git", "-C", str(repository.folder), "status", "--porcelain"], capture_output=True).stdout == b""
