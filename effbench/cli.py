@@ -194,7 +194,9 @@ def report(
 
 @app.command()
 def publish(
-    paths: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Folders of records: results/, run folders, other people's.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="RESULTS...", help="Folders of records: results/, run folders, other people's.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the site; files of an earlier site in it are replaced.")] = Path("site"),
     as_json: Json = False,
 ) -> None:
@@ -212,8 +214,116 @@ def publish(
     if as_json:
         typer.echo(json.dumps({**made.__dict__, "index": str(made.index)}, indent=1))
     else:
-        typer.echo(f"{made.index}: {made.records} records, {made.pages} pages, {made.bytes / 1e6:.1f} MB; {len(made.problems)} problems")
+        typer.echo(
+            f"{made.index}: {made.records} records, {made.pages} pages, {made.bytes / 1e6:.1f} MB; {len(made.problems)} problems"
+        )
     raise typer.Exit(made.code)
+
+
+TASK = Annotated[str, typer.Option(help="The task, where the records have several.")]
+DATA = Annotated[str, typer.Option(help="The data set, as it is written in records or without its arguments.")]
+ONE = Annotated[str, typer.Option(help="Only this one.")]
+
+
+def one_group(paths, case: str, **wanted: str):
+    """The group of records that options choose, of one task on one machine."""
+    from .publish import groups, paper
+    from .study.merge import gather, joined
+
+    runs, problems = gather(paths)
+    for problem in problems[:20]:
+        typer.echo(f"problem: {problem}", err=True)
+    return paper.narrowed(paper.choose(groups.groups(joined(runs), better=directions()), **wanted), case)
+
+
+@app.command()
+def table(
+    paths: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Folders or files of records.")],
+    task: TASK = "",
+    data: DATA = "",
+    size: ONE = "",
+    device: ONE = "",
+    machine: ONE = "",
+    case: ONE = "",
+    column: Annotated[list[str] | None, typer.Option(help="A reading to show, as serve.latency; may be repeated.")] = None,
+    form: Annotated[str, typer.Option("--format", help="latex, markdown or csv.")] = "latex",
+    out: Annotated[Path | None, typer.Option(help="A file; default is the terminal.")] = None,
+) -> None:
+    """Print one table for a paper: one task on one data set and one machine.
+
+    Example: effbench table results/ --task vector-search --case batch-256 --column quality.recall@10 --column serve.latency
+    """
+    from .publish import paper
+
+    group = one_group(paths, case, task=task, data=data, size=size, device=device, machine=machine)
+    text = paper.table_text(group, form, columns=column or ())
+    if out:
+        out.write_text(text, encoding="utf-8")
+    else:
+        typer.echo(text, nl=False)
+
+
+@app.command()
+def plot(
+    paths: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Folders or files of records.")],
+    out: Annotated[Path, typer.Option(help="The file: .svg, .pdf, .png (these need the extra 'figures'), or plotly's .json.")],
+    kind: Annotated[str, typer.Option(help="front, ratio, scaling or curve.")] = "front",
+    x: Annotated[str, typer.Option(help="Reading across, of a front.")] = "serve.latency",
+    y: Annotated[str, typer.Option(help="Reading upwards, of a front.")] = "quality.recall@10",
+    task: TASK = "",
+    data: DATA = "",
+    size: ONE = "",
+    device: ONE = "",
+    machine: ONE = "",
+    case: ONE = "",
+) -> None:
+    """Draw one figure for a paper: one task on one data set and one machine.
+
+    Example: effbench plot results/ --task vector-search --case batch-256 --out front.pdf
+    """
+    from .publish import paper
+
+    group = one_group(paths, case, task=task, data=data, size=size, device=device, machine=machine)
+    typer.echo(paper.draw(paper.figure(group, kind, x=x, y=y), out))
+
+
+@app.command()
+def validate(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Records files, or folders of them.")],
+    as_json: Json = False,
+) -> None:
+    """Check records that someone else made: schema, units, plausible numbers, sources against their commit, replay.
+
+    Example: effbench validate results/their-machine
+
+    Exit codes: 0 nothing wrong; 1 errors.
+    """
+    from .study import validate as study
+
+    count, findings = study.validate(files)
+    if as_json:
+        typer.echo(json.dumps({"records": count, "findings": [finding.__dict__ for finding in findings]}, indent=1))
+    else:
+        typer.echo(study.text(count, findings))
+    raise typer.Exit(1 if any(finding.level == study.ERROR for finding in findings) else 0)
+
+
+@app.command()
+def merge(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Records files, or folders of them.")],
+    out: Annotated[Path, typer.Option(help="Folder for the union; may be one of the given.")],
+) -> None:
+    """Put records of several places into one folder. Order does not matter, and merging twice changes nothing.
+
+    Example: effbench merge runs/a runs/b --out runs/both
+    """
+    from .study.merge import merge as union
+
+    loaded, problems = union(files, out)
+    for problem in problems[:50]:
+        typer.echo(f"problem: {problem}", err=True)
+    typer.echo(f"{out}: {len(loaded.records)} records of {len(loaded.environments)} machines")
+    raise typer.Exit(1 if problems else 0)
 
 
 @app.command()
@@ -276,13 +386,14 @@ def profile(
 
     Examples:  effbench profile naive --task attention-forward    effbench profile ivf --knob leaves=16 --size smoke --json
     """
+    from .publish import operators
     from .run import profile as profiles
 
     options = profiles.Options(
         method, task, case, data, size, device, threads, 0, tuple(knob or ()), tuple(param or ()), budget, out
     )  # fmt: skip
     found = profiles.profile(options)
-    typer.echo(json.dumps(found, indent=1) if as_json else profiles.text(found))
+    typer.echo(json.dumps(found, indent=1) if as_json else operators.text(found))
 
 
 @app.command()

@@ -190,6 +190,7 @@ def _products(torch, n: int, device: str) -> dict[str, Callable[[], Any]]:
         def call():
             if not held:
                 held.extend(torch.randint(-128, 127, (n, n), device=device, dtype=torch.int8) for _ in range(2))
+                held[1] = held[1].t()  # the layout that the int8 units read; with rows they reach a tenth
             return torch._int_mm(held[0], held[1])
 
         return call

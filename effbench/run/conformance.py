@@ -28,7 +28,7 @@ from .assemble import Provenance
 from .journal import Journal
 from .materials import Materials
 from .progress import Progress
-from .schedule import Live, Runner
+from .schedule import Live, Runner, opening
 from .supervisor import Child, Lost, Nurseries
 
 LIMITS = Limits(seconds=120.0, memory=4 << 30, turn=0.005, rounds=3, serve=0.1)
@@ -143,7 +143,7 @@ class Inspector(Runner):
         child = Child(nursery, LIMITS.memory, self.allowed())
         try:
             child.ask("probe", name="watch")
-            child.ask("open", **self.opening(trial))
+            child.ask("open", **opening(self.plan.registry, trial))
         except Lost as lost:
             lost.printed = child.tail()
             child.end()

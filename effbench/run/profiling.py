@@ -13,6 +13,13 @@ from typing import Any
 
 MAX_CALLS, SECONDS = 50, 0.5  # what is profiled: enough calls for half a second, at least three
 ROWS = 60
+NOT_WORK = ("cuda", "ProfilerStep", "Activity Buffer Request")  # rows of the profiler and of the runtime
+# The counter sees an operation, the device's time stands at the one that it calls.
+CALLED = {
+    "aten::_efficient_attention_forward": "aten::_scaled_dot_product_efficient_attention",
+    "aten::_flash_attention_forward": "aten::_scaled_dot_product_flash_attention",
+    "aten::_cudnn_attention_forward": "aten::_scaled_dot_product_cudnn_attention",
+}
 
 
 def profile(call: Callable, batches: list, backend: str, device: str, out: Path, synchronise: Callable) -> dict[str, Any]:
@@ -39,7 +46,7 @@ def profile(call: Callable, batches: list, backend: str, device: str, out: Path,
     counted = _counted(call, batches[0], backend)
     by_op = {name.replace(".", "::"): value for name, value in (counted.by_op if counted else {}).items()}
     for row in rows:
-        row["flops"] = by_op.pop(row["name"], None)
+        row["flops"] = by_op.pop(row["name"], None) or by_op.pop(CALLED.get(row["name"], ""), None)
     return {
         "rows": sorted(rows, key=lambda row: -row["seconds"])[:ROWS], "wall": wall, "profiled": spent, "calls": calls, "trace": str(path),
         "flops": counted.executed if counted else None, "uncounted": list(counted.uncounted[:20]) if counted else [],
@@ -72,7 +79,7 @@ def _torch(work: Callable, out: Path, device: str, calls: int) -> tuple[list[dic
         if "CUDA" in str(event.device_type):
             continue  # a kernel: its time is already in the row of the operation that launched it
         microseconds = event.self_device_time_total if device == "cuda" else event.self_cpu_time_total
-        if microseconds > 0 and not event.key.startswith(("cuda", "ProfilerStep")):
+        if microseconds > 0 and not event.key.startswith(NOT_WORK):
             rows.append({"name": event.key, "calls": event.count / calls, "seconds": microseconds / 1e6 / calls})
     return rows, path, "torch.profiler, self time" + (" on the device" if device == "cuda" else ""), spent
 

@@ -23,7 +23,7 @@ from .assemble import Provenance, Timing
 from .journal import Journal, full
 from .materials import Materials
 from .progress import Progress
-from .supervisor import Child, Lost, Nurseries, Refused, cores, plain
+from .supervisor import Child, Lost, Nurseries, Refused, apart, cores, plain
 from .tuning import choose
 
 LIVE = 8  # methods of a group that are in memory at once; larger groups are timed in parts, each beside the baseline
@@ -243,7 +243,8 @@ class Runner:
                 if found is not None:
                     live.append(found)
             if live:
-                self.rounds(group, live, lead)
+                with apart(max(item.trial.threads for item in live)):
+                    self.rounds(group, live, lead)
                 for item in live:
                     self.finish(item, lead)
         finally:

@@ -288,20 +288,23 @@ class Session:
 
         name, _ = setting
         call, batches, run = self.call(setting), self.batches(name), self.method.run
-        start = memory.reset_peak()
         self.backend.device_reset()
-        outputs, readings = [], {}
-        began = time.perf_counter()
+        outputs, peaks, spent = [], [], 0.0
         for batch in batches:
+            # Anew for each call: the outputs kept for scoring are no memory that a call needs.
+            start, began = memory.reset_peak(), time.perf_counter()
             output = call(batch)
             self.backend.synchronise(output)
-            if not outputs:  # of one call alone: the answers kept for scoring are not the method's memory
-                readings["serve.peak_memory"] = host_peak(start)
-                if self.device != "cpu":
-                    peak, reason = self.backend.device_peak()
-                    readings["serve.device_peak_memory"] = reading(peak, "B", how="allocator peak", reason=reason)
+            spent += time.perf_counter() - began
+            peaks.append(host_peak(start))
+            if self.device != "cpu" and not outputs:  # of the first call alone: an earlier answer may still be held later
+                peak, reason = self.backend.device_peak()
+                device = reading(peak, "B", how="allocator peak", reason=reason)
             outputs.append(self.backend.to_numpy(output))
-        each = (time.perf_counter() - began) / len(batches)
+        each = spent / len(batches)
+        readings = {"serve.peak_memory": max(peaks, key=lambda peak: peak["value"] or 0)}
+        if self.device != "cpu":
+            readings["serve.device_peak_memory"] = device
         # Work that depends on the data is averaged over several batches, fewer where a call is long.
         probes = batches[: max(1, min(len(batches), PROBES, int(PROBE_SECONDS / max(each, 1e-9))))]
         run._counting, run._counts = True, {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,6 +62,20 @@ def cores(threads: int) -> tuple[list[int], list[int]]:
     if threads >= len(have):
         return have, have
     return have[-threads:], have[: len(have) - threads]
+
+
+@contextlib.contextmanager
+def apart(threads: int) -> Iterator[None]:
+    """Keep the parent off the cores of timed workers. Only while nothing is started: children inherit where a process may run."""
+    kept = cores(threads)[1]
+    before = os.sched_getaffinity(0) if kept else set()
+    try:
+        if kept:
+            os.sched_setaffinity(0, kept)
+        yield
+    finally:
+        if kept:
+            os.sched_setaffinity(0, before)
 
 
 def worker_environment(backend: str, device: str, threads: int) -> dict[str, str]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import exp, nan
 
 import numpy as np
 
-GRID = 100  # qualities at which the two fronts are compared: the middles of equal parts of the common range
+GRID = 50  # qualities at which the two fronts are compared: the middles of equal parts of the common range
 Z95 = 1.959964
 
 
@@ -46,38 +47,59 @@ class EqualQuality:
         return self.low == self.low and self.high == self.high
 
 
-def front_ratio(
-    arm: Sequence[Point], baseline: Sequence[Point], better: tuple[str, str] = ("lower", "higher"), *, draws: int = 200, seed: int = 0
-) -> EqualQuality:
-    """The average cost ratio of two fronts over their common range of quality.
+class Comparison:
+    """An arm's front against a baseline's; what is drawn at random is drawn once for all questions.
 
-    Where both have the same seeds, both are drawn with the same ones. A front of one point has no range: see `at_quality`.
+    Where both have the same seeds, both are drawn with the same ones. `better` gives the good directions of cost and quality.
     """
-    centre, low, high = _compare(_centre(arm, better), _centre(baseline, better))
-    if not centre.size or np.isnan(centre[0]):
-        why = "the fronts share no range of quality" if min(_width(arm, better), _width(baseline, better)) > 1 else "a front of one point"
-        return EqualQuality(nan, nan, nan, (nan, nan), why)
-    sign = 1.0 if better[1] == "higher" else -1.0
-    between = tuple(sorted((sign * float(low[0]), sign * float(high[0]))))
-    left, right = _draws(arm, baseline, better, draws, seed)
-    found, _, _ = _compare(left, right)
-    return _interval(float(centre[0]), found, between)
 
+    def __init__(
+        self, arm: Sequence[Point], baseline: Sequence[Point], better: tuple[str, str] = ("lower", "higher"), *,
+        draws: int = 200, seed: int = 0,
+    ):  # fmt: skip
+        self._signs = tuple(1.0 if way == good else -1.0 for way, good in zip(better, ("lower", "higher")))
+        self._points = _table(arm), _table(baseline)
+        self._centres = tuple(self._turned(np.median(c[:, :, 0], 1)[None], q[:, :, 0].mean(1)[None]) for _, c, q in self._points)
+        self._count, self._seed = draws, seed
 
-def at_quality(
-    arm: Sequence[Point], baseline: Sequence[Point], target: float, better: tuple[str, str] = ("lower", "higher"), *,
-    draws: int = 200, seed: int = 0,
-) -> EqualQuality:  # fmt: skip
-    """The cost ratio at (at least) one quality; a front's cheapest point also stands for every lower quality."""
-    sign = 1.0 if better[1] == "higher" else -1.0
-    grid = np.array([[sign * target]])
-    centre = _cost_at(_centre(arm, better), grid) - _cost_at(_centre(baseline, better), grid)
-    between = (float(target), float(target))
-    if np.isnan(centre[0, 0]):
-        return EqualQuality(nan, nan, nan, between, "not reached")
-    left, right = _draws(arm, baseline, better, draws, seed)
-    grid = np.full((draws, 1), sign * target)
-    return _interval(float(centre[0, 0]), (_cost_at(left, grid) - _cost_at(right, grid))[:, 0], between)
+    def _turned(self, costs: np.ndarray, qualities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Points of each draw by cost, as (log cost, quality), turned so that low cost and high quality are good."""
+        if not (costs > 0).all() or not np.isfinite(costs).all() or not np.isfinite(qualities).all():
+            raise ValueError("costs must be positive and finite, qualities finite")
+        return _by_cost(self._signs[0] * np.log(costs), self._signs[1] * qualities)
+
+    @cached_property
+    def _draws(self):
+        rng = np.random.default_rng(self._seed)
+        (seeds, *_), (others, *_) = self._points
+        first = rng.integers(0, len(seeds), (self._count, len(seeds)))
+        second = first if seeds == others else rng.integers(0, len(others), (self._count, len(others)))
+        return tuple(self._turned(*_resampled(c, q, chosen, rng)) for (_, c, q), chosen in zip(self._points, (first, second)))
+
+    def average(self) -> EqualQuality:
+        """The cost ratio averaged over the common range of quality. A front of one point has no range: see `at`."""
+        centre, low, high = _compare(*self._centres)
+        if np.isnan(centre[0]):
+            single = any(_on_front(front).sum() == 1 for front in self._centres)
+            return EqualQuality(
+                nan, nan, nan, (nan, nan), "a front of one point" if single else "the fronts share no range of quality"
+            )
+        ends = sorted((self._signs[1] * float(low[0]), self._signs[1] * float(high[0])))
+        return _interval(float(centre[0]), _compare(*self._draws)[0], (ends[0], ends[1]))
+
+    def at(self, target: float) -> EqualQuality:
+        """The cost ratio at (at least) one quality; a front's cheapest point also stands for every lower quality.
+
+        Where a front reaches it and a draw of that front falls short, what the draw's best point costs stands for it.
+        """
+        grid = np.array([[self._signs[1] * target]])
+        centre = _cost_at(self._centres[0], grid) - _cost_at(self._centres[1], grid)
+        between = (float(target), float(target))
+        if np.isnan(centre[0, 0]):
+            return EqualQuality(nan, nan, nan, between, "not reached")
+        grid = np.repeat(grid, self._count, 0)
+        costs = [_cost_at(front, np.minimum(grid, _ends(front)[1][:, None])) for front in self._draws]
+        return _interval(float(centre[0, 0]), (costs[0] - costs[1])[:, 0], between)
 
 
 def _interval(centre: float, found: np.ndarray, between) -> EqualQuality:
@@ -89,55 +111,35 @@ def _interval(centre: float, found: np.ndarray, between) -> EqualQuality:
     return EqualQuality(exp(centre), exp(min(low, centre)), exp(max(high, centre)), between)
 
 
-# -- fronts as arrays: (draws, points) of log cost and of quality, both turned so that cost is low and quality high ---------------
+# -- fronts as arrays: (draws, points) of log cost and of quality by cost, turned so that low cost and high quality are good -------
 
 
-def _centre(points: Sequence[Point], better) -> tuple[np.ndarray, np.ndarray]:
-    costs = [np.median([value[0] for value in point.cost.values()]) for point in points]
-    qualities = [np.mean([value[0] for value in point.quality.values()]) for point in points]
-    return _turned(np.array([costs]), np.array([qualities]), better)
-
-
-def _turned(costs: np.ndarray, qualities: np.ndarray, better) -> tuple[np.ndarray, np.ndarray]:
-    if not (costs > 0).all() or not np.isfinite(costs).all() or not np.isfinite(qualities).all():
-        raise ValueError("costs must be positive and finite, qualities finite")
-    logs = np.log(costs) * (1.0 if better[0] == "lower" else -1.0)
-    return logs, qualities * (1.0 if better[1] == "higher" else -1.0)
-
-
-def _width(points: Sequence[Point], better) -> int:
-    logs, qualities = _centre(points, better)
-    return int(_on_front(*_by_cost(logs, qualities))[0].sum())
-
-
-def _draws(arm, baseline, better, draws: int, seed: int):
-    rng = np.random.default_rng(seed)
-    seeds = [sorted({s for point in points for s in point.cost}) for points in (arm, baseline)]
-    first = rng.integers(0, len(seeds[0]), (draws, len(seeds[0])))
-    same = seeds[0] == seeds[1]
-    second = first if same else rng.integers(0, len(seeds[1]), (draws, len(seeds[1])))
-    return tuple(
-        _turned(*_resampled(points, own, chosen, rng), better)
-        for points, own, chosen in ((arm, seeds[0], first), (baseline, seeds[1], second))
-    )
-
-
-def _resampled(points: Sequence[Point], seeds: list[int], chosen: np.ndarray, rng) -> tuple[np.ndarray, np.ndarray]:
-    """Costs and qualities (draws, points): seeds drawn with replacement, and within a seed the point from its interval."""
-    costs, qualities = [], []
+def _table(points: Sequence[Point]) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Seeds, and costs and qualities as (points, seeds, 3); a seed that a point lacks is stood for by one that it has."""
+    if not points:
+        raise ValueError("a front needs at least one point")
+    seeds = sorted({seed for point in points for seed in point.cost if seed in point.quality})
+    tables = [], []
     for point in points:
-        own = [s for s in seeds if s in point.cost and s in point.quality]
-        places = np.array([own.index(s) if s in own else -1 for s in seeds])[chosen]
-        # A seed that this point lacks is replaced by one that it has.
-        places = np.where(places < 0, chosen % len(own), places)
-        cost = np.array([point.cost[s] for s in own])
-        spread = np.log(np.maximum(cost[:, 2], cost[:, 0]) / np.minimum(np.maximum(cost[:, 1], 1e-300), cost[:, 0])) / (2 * Z95)
-        noise = rng.normal(size=places.shape) * spread[places]
-        costs.append(np.exp(np.median(np.log(cost[:, 0])[places] + noise, axis=1)))
-        quality = np.array([point.quality[s] for s in own])
-        half = (quality[:, 2] - quality[:, 1]) / (2 * Z95)
-        qualities.append((quality[:, 0][places] + rng.normal(size=places.shape) * half[places]).mean(axis=1))
-    return np.stack(costs, axis=1), np.stack(qualities, axis=1)
+        own = [seed for seed in seeds if seed in point.cost and seed in point.quality]
+        if not own:
+            raise ValueError("a point needs a seed with cost and quality")
+        filled = [seed if seed in own else own[place % len(own)] for place, seed in enumerate(seeds)]
+        tables[0].append([point.cost[seed] for seed in filled])
+        tables[1].append([point.quality[seed] for seed in filled])
+    return seeds, np.array(tables[0], dtype=float), np.array(tables[1], dtype=float)
+
+
+def _resampled(cost: np.ndarray, quality: np.ndarray, chosen: np.ndarray, rng) -> tuple[np.ndarray, np.ndarray]:
+    """Costs and qualities (draws, points): seeds drawn with replacement, and within a seed the point from its interval."""
+    value, low, high = (np.log(np.maximum(cost[:, :, i], 1e-300)) for i in range(3))
+    spread = np.maximum(high - low, 0.0) / (2 * Z95)
+    noise = rng.normal(size=(2, len(cost), *chosen.shape))
+    logs = value[:, chosen] + noise[0] * spread[:, chosen]
+    half = np.maximum(quality[:, :, 2] - quality[:, :, 1], 0.0) / (2 * Z95)
+    qualities = quality[:, :, 0][:, chosen] + noise[1] * half[:, chosen]
+    single = chosen.shape[1] == 1  # a median of one is dear
+    return np.exp(logs[:, :, 0] if single else np.median(logs, axis=2)).T, qualities.mean(axis=2).T
 
 
 def _by_cost(logs: np.ndarray, qualities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -145,7 +147,8 @@ def _by_cost(logs: np.ndarray, qualities: np.ndarray) -> tuple[np.ndarray, np.nd
     return np.take_along_axis(logs, order, 1), np.take_along_axis(qualities, order, 1)
 
 
-def _on_front(logs: np.ndarray, qualities: np.ndarray) -> np.ndarray:
+def _on_front(front: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    qualities = front[1]
     best = np.maximum.accumulate(qualities, axis=1)
     first = np.ones((len(best), 1), dtype=bool)
     return np.concatenate([first, qualities[:, 1:] > best[:, :-1]], axis=1)
@@ -153,8 +156,7 @@ def _on_front(logs: np.ndarray, qualities: np.ndarray) -> np.ndarray:
 
 def _ends(front: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Quality of the cheapest and of the dearest point of each draw's front."""
-    logs, qualities = _by_cost(*front)
-    return qualities[:, 0], qualities.max(axis=1)
+    return front[1][:, 0], front[1].max(axis=1)
 
 
 def _compare(arm, baseline) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -171,8 +173,8 @@ def _compare(arm, baseline) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _cost_at(front: tuple[np.ndarray, np.ndarray], grid: np.ndarray) -> np.ndarray:
     """Log cost at which each draw's front reaches each quality of its row of the grid; nan above its best."""
-    logs, qualities = _by_cost(*front)
-    mask = _on_front(logs, qualities)
+    logs, qualities = front
+    mask = _on_front(front)
     low, high = qualities[:, :1], qualities.max(axis=1, keepdims=True)
     span = np.maximum(high - low, 1e-300)
     # All draws in one call: each lies in its own stretch of the axis, [3d, 3d + 1].

@@ -35,5 +35,7 @@ def _quoted(part: str) -> str:
     """For a POSIX shell; what cannot be printed is written as $'...' so that a copied line does what it shows."""
     if part.isprintable():
         return shlex.quote(part)
-    escaped = "".join(c if c.isprintable() and c not in "'\\" else "".join(f"\\x{b:02x}" for b in c.encode("utf-8", "replace")) for c in part)
+    escaped = "".join(
+        c if c.isprintable() and c not in "'\\" else "".join(f"\\x{b:02x}" for b in c.encode("utf-8", "replace")) for c in part
+    )
     return f"$'{escaped}'"

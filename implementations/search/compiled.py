@@ -31,32 +31,35 @@ def library(name: str, source: str) -> tuple[ctypes.CDLL | None, str]:
     identity = "\0".join((source, *FLAGS, os.path.realpath(compiler), platform.machine(), platform.libc_ver()[1]))
     file = f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
     reason = ""
-    for folder in folders():
+    for place in (data_folder, temporary_folder):
         try:
+            folder = place()
             if not trusted(folder):
                 continue
             target = folder / file
             if not target.is_file():
                 compile_into(compiler, source, target)
             return ctypes.CDLL(str(target)), ""
-        except (OSError, subprocess.SubprocessError, CompileError) as error:
+        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
             reason = f"{type(error).__name__}: {str(error).strip()[:300]}"
     return None, reason or "no folder that only this user can write into"
 
 
-class CompileError(Exception):
+class CompileError(RuntimeError):
     """What the compiler said."""
 
 
-def folders():
-    """Where a library may be kept, best first: beside the data cache that workers are told about, else a temporary folder."""
+def data_folder() -> Path:
+    """Beside the data cache, which workers are told about."""
     data = os.environ.get("EFFBENCH_DATA")
     if data:
-        yield Path(data) / "compiled"
-    else:
-        cache = os.environ.get("XDG_CACHE_HOME", "")
-        yield (Path(cache) if os.path.isabs(cache) else Path.home() / ".cache") / "effbench" / "data" / "compiled"
-    yield Path(tempfile.gettempdir()) / f"effbench-compiled-{os.getuid()}"
+        return Path(data) / "compiled"
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(cache) if os.path.isabs(cache) else Path.home() / ".cache") / "effbench" / "data" / "compiled"
+
+
+def temporary_folder() -> Path:
+    return Path(tempfile.gettempdir()) / f"effbench-compiled-{os.getuid()}"
 
 
 def trusted(folder: Path) -> bool:

@@ -14,12 +14,14 @@ from effbench import Flops
 from .outside import FaissIndex
 
 QUERIES = 6  # from here on a matrix product beats comparing pairs
+_counts_dimensions: bool | None = None  # of the library in this process, asked before its switch is first set
 
 
 class FaissFlat(FaissIndex):
     name = "faiss-flat"
     version = 1
     deterministic = True
+    files = ("index.faiss", "mean")
 
     def index(self, base, given, run):
         faiss, metric = self.library()
@@ -29,11 +31,11 @@ class FaissFlat(FaissIndex):
 
     def library(self):
         faiss, metric = super().library()
-        switch = QUERIES * self.d
+        global _counts_dimensions
         if hasattr(faiss.cvar, "distance_compute_blas_threshold"):
-            # Older versions count queries, newer ones queries * dimensions.
-            by_size = faiss.cvar.distance_compute_blas_threshold > 1000 or getattr(self, "_by_size", False)
-            faiss.cvar.distance_compute_blas_threshold = switch if by_size else QUERIES
+            if _counts_dimensions is None:  # older versions count queries (20 by default), newer ones queries * dimensions
+                _counts_dimensions = faiss.cvar.distance_compute_blas_threshold > 1000
+            faiss.cvar.distance_compute_blas_threshold = QUERIES * (self.d if _counts_dimensions else 1)
         return faiss, metric
 
     def nearest(self, queries, k):
@@ -46,11 +48,11 @@ class FaissFlat(FaissIndex):
         product = 2 * tally["queries"] * self.rows * self.d
         return Flops(product, useful=product, dense=product, other=2 * tally["queries"] * self.rows)
 
-    def save(self, folder):
-        super().save(folder)
-        np.save(folder / "mean.npy", np.zeros(0, np.float32) if self.mean is None else self.mean)
+    def write(self, folder):
+        super().write(folder)
+        (np.zeros(0, np.float32) if self.mean is None else self.mean).tofile(folder / "mean")
 
-    def load(self, folder, given):
-        super().load(folder, given)
-        mean = np.load(folder / "mean.npy", allow_pickle=False)
+    def read(self, folder):
+        super().read(folder)
+        mean = np.fromfile(folder / "mean", np.float32)
         self.mean = mean if len(mean) else None

@@ -18,6 +18,7 @@ class Hnswlib(OutsideIndex):
     name = "hnswlib"
     version = 1
     modules = ("hnswlib",)
+    files = ("index.hnsw",)
 
     links = param(16, sweep=(8, 16, 32))  # M
     construction = param(200)  # ef_construction
@@ -57,10 +58,9 @@ class Hnswlib(OutsideIndex):
                     continue
         return out
 
-    def save(self, folder):
+    def write(self, folder):
         self.graph.save_index(str(folder / "index.hnsw"))
 
-    def load(self, folder, given):
-        self.accept(given)
+    def read(self, folder):
         self.graph = self._empty()
         self.graph.load_index(str(folder / "index.hnsw"), max_elements=self.rows)

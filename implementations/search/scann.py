@@ -23,14 +23,14 @@ class ScannReference(QuantisedIndex):
 
     claims = (
         Claim(
-            text="Anisotropic quantisation with partitions is faster than an inverted file of full vectors at recall 0.95",
-            source="our own question; Guo et al. (arXiv:1908.10396) state in the abstract only that the method is state of the "
-            "art on the public benchmarks of ann-benchmarks.com",
+            text="At recall 0.95 in batches, faster than inverted files of full vectors and at least half as fast as the library",
+            source="our own bar for this implementation; no paper states it",
             parts=(
-                Bound("serve.throughput", ">=", 1.0, over="ivf", at="quality.recall@10 >= .95"),
-                Bound("serve.throughput", ">=", 1.0, over="faiss-ivf", at="quality.recall@10 >= .95"),
+                Bound("serve.throughput", ">=", 1.0, over="ivf", at="quality.recall@10 >= .95", case="batch-256"),
+                Bound("serve.throughput", ">=", 1.0, over="faiss-ivf", at="quality.recall@10 >= .95", case="batch-256"),
+                Bound("serve.throughput", ">=", 0.5, over="scann", at="quality.recall@10 >= .95", case="batch-256"),
             ),
-            partly=(0,),
+            partly=(0, 1),
             size="quick",
         ),
     )

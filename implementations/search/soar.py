@@ -24,7 +24,7 @@ class Soar(ScannReference):
     claims = (
         Claim(
             text="Spilling with orthogonality-amplified residuals searches faster than no spilling at recall 0.95",
-            source="our own question; Sun et al. (arXiv:2404.00774) promise it for much larger sets than the ones tested here",
+            source="our own question about Sun et al. (arXiv:2404.00774); no number of theirs is quoted",
             parts=(Bound("serve.throughput", ">=", 1.0, over="scann-reference", at="quality.recall@10 >= .95"),),
             size="quick",
         ),

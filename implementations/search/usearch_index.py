@@ -16,7 +16,8 @@ from .outside import OutsideIndex
 class Usearch(OutsideIndex):
     name = "usearch"
     version = 1
-    modules = ("usearch.index",)
+    modules = ("usearch",)  # not a submodule: looking one up would import the package
+    files = ("index.usearch",)
 
     links = param(16, sweep=(8, 16, 32))  # connectivity
     construction = param(200)  # expansion_add
@@ -53,10 +54,9 @@ class Usearch(OutsideIndex):
         executed = 2 * self.d * tally["distances"]
         return Flops(executed, useful=executed, dense=2 * tally["queries"] * self.rows * self.d)
 
-    def save(self, folder):
+    def write(self, folder):
         self.graph.save(str(folder / "index.usearch"))
 
-    def load(self, folder, given):
-        self.accept(given)
+    def read(self, folder):
         self.graph = self._empty()
         self.graph.load(str(folder / "index.usearch"))

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from effbench.api.errors import EffbenchError
 from effbench.cli import app
 from effbench.plan.registry import Registry
+from effbench.publish import operators
 from effbench.run import profile, profiling
 
 TOYS = Path(__file__).parents[1] / "api" / "toys"
@@ -38,7 +39,7 @@ def test_naive_attention_spends_its_flops_in_two_products(cache):
     trace = json.loads(Path(found["trace"]).read_text())
     assert any(event.get("name") == "aten::bmm" for event in trace["traceEvents"])
     assert found["roof"] is None
-    assert "doctor --calibrate" in profile.text(found)
+    assert "doctor --calibrate" in operators.text(found)
 
 
 def test_numpy_is_profiled_by_function(cache, monkeypatch):

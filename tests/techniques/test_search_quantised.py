@@ -144,23 +144,35 @@ def formula(method, queries):
     return scores, blocks * step / 2
 
 
+def right_by_the_formula(method, queries):
+    """Whether answers are the best by `formula` and in its order, up to twice the rounding of the tables."""
+    ids = found(method, queries, leaves=32)
+    scores, error = formula(method, queries)
+    by_row = np.empty((len(queries), method.rows))
+    by_row[:, method.lists.ids[method.lists.ids >= 0]] = scores[:, method.lists.ids >= 0]
+    mine, best = np.take_along_axis(by_row, ids, 1), -np.sort(-by_row, axis=1)[:, :10]
+    allowed = (2 * error + 1e-5)[:, None]
+    return bool((mine >= best - allowed).all() and (np.diff(mine, axis=1) <= allowed).all())
+
+
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("metric", ["l2", "ip"])
 @pytest.mark.parametrize("width, d", [(2, 18), (3, 17), (1, 18)])
 def test_the_kernel_ranks_by_the_formula_up_to_the_rounding_of_its_tables(level, metric, width, d):
     method = built(metric=metric, base=np.ascontiguousarray(BASE[:1500, :d]), rescoring="none", width=width, training=1000)
     method.searcher = lut16.Searcher(method.lists, l2=metric == "l2", level=level)
-    queries = np.ascontiguousarray(QUERIES[:40, :d])
-    ids = found(method, queries, leaves=32)
-    scores, error = formula(method, queries)
-    by_row = np.empty((40, 1500))
-    by_row[:, method.lists.ids[method.lists.ids >= 0]] = scores[:, method.lists.ids >= 0]
-    mine, best = np.take_along_axis(by_row, ids, 1), -np.sort(-by_row, axis=1)[:, :10]
-    allowed = (2 * error + 1e-5)[:, None]
-    assert (mine >= best - allowed).all()
-    assert (np.diff(mine, axis=1) <= allowed).all()
-    wrong = by_row[np.arange(40)[::-1]]  # scores of other queries: the bound is not so wide that anything passes
-    assert not (np.take_along_axis(wrong, ids, 1) >= -np.sort(-wrong, axis=1)[:, :10] - allowed[::-1]).all()
+    assert right_by_the_formula(method, np.ascontiguousarray(QUERIES[:40, :d]))
+
+
+@pytest.mark.skipif(lut16.best_level() < 0, reason="no C compiler")
+def test_the_oracle_rejects_a_kernel_that_mixes_up_two_codewords(monkeypatch):
+    method = built(base=BASE[:1500], rescoring="none", training=1000)
+    assert right_by_the_formula(method, QUERIES[:40])
+    broken = lut16.SOURCE.replace("((product[16 * j + c] - least", "((product[16 * j + (c ^ (j == 3))] - least")
+    assert broken != lut16.SOURCE
+    monkeypatch.setattr(lut16, "SOURCE", broken)
+    method.searcher = lut16.Searcher(method.lists, l2=True)
+    assert not right_by_the_formula(method, QUERIES[:40])
 
 
 def test_all_levels_give_the_same_answers_bit_for_bit_and_the_fallback_nearly_so():
@@ -362,7 +374,7 @@ def test_the_library_is_kept_named_by_its_source_and_bad_source_is_a_reason(tmp_
         assert compiled.library("one", "int one(void) { return 2; }")[0].one() == 2
         names = {path.name for path in (tmp_path / "compiled").iterdir()}
         assert len(names) == 2 and all(name.startswith("one-") and name.endswith(".so") for name in names)
-        monkeypatch.setattr(compiled, "folders", lambda: [tmp_path / "compiled"])
+        monkeypatch.setattr(compiled, "temporary_folder", compiled.data_folder)
         library, reason = compiled.library("bad", "int one(void) { return x; }")
         assert library is None and "x" in reason
         (tmp_path / "compiled").chmod(0o777)

@@ -140,7 +140,7 @@
     if (!/^[a-z0-9-]+$/.test(name)) return;
     try {
       await load(name, root);
-      const records = places.split(",").map((place) => effbenchShards[name][Number(place)]);
+      const records = places.split(",").map((place) => ({ ...effbenchShards[name].common, ...effbenchShards[name].records[Number(place)] }));
       records.forEach((record, index) => section(body, record, root, index === 0));
     } catch (error) {
       make("p", error.message, body).className = "warning";

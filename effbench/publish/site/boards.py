@@ -19,9 +19,7 @@ def board(group: Group, *, fronts, link: Callable[[str], str], drawer: Callable[
     """The table of a group. `link(method)` is its page, `drawer(records)` where they lie, `stale(records)` (state, why)."""
     made = table(group, fronts=fronts)
     places = rank_texts(group, [column.name for column in made.columns if column.numeric])
-    columns = tuple(
-        replace(c, facet=c.name in FACETS, unit=unit_of(group, c.name) if c.numeric else "") for c in made.columns
-    )
+    columns = tuple(replace(c, facet=c.name in FACETS, unit=unit_of(group, c.name) if c.numeric else "") for c in made.columns)
     lines = []
     for line in made.lines:
         cells = [
@@ -45,7 +43,9 @@ def unit_of(group: Group, name: str) -> str:
 def bounds_of(row, column: Column) -> dict:
     if not column.numeric:
         return {}
-    reading = row.ratios.get(column.name.removesuffix(".ratio")) if column.name.endswith(".ratio") else row.readings.get(column.name)
+    reading = (
+        row.ratios.get(column.name.removesuffix(".ratio")) if column.name.endswith(".ratio") else row.readings.get(column.name)
+    )
     if not reading or reading.get("value") is None:
         return {}
     return {"low": reading.get("low"), "high": reading.get("high")}
@@ -69,7 +69,9 @@ def rank_texts(group: Group, names: Sequence[str]) -> dict[tuple[int, str], str]
     return out
 
 
-def plain(title: str, caption: str, columns: Sequence[Column], rows: Iterable[Sequence[Cell]], *, drawers: Sequence[str] = (), notes=()):
+def plain(
+    title: str, caption: str, columns: Sequence[Column], rows: Iterable[Sequence[Cell]], *, drawers: Sequence[str] = (), notes=()
+):
     """A table of given cells."""
     lines = [Line(tuple(cells), drawer=drawers[index] if drawers else "") for index, cells in enumerate(rows)]
     return Table(fmt.clean(title), fmt.clean(caption), tuple(columns), tuple(lines), tuple(notes), ())

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ...api.errors import RecordError
-from ...api.record import STATUSES, identity
+from ...api.record import STATUSES
 from ...study import synthetic
-from ...study.records import DEPTH, RECORDS, Loaded, confined, read, short
+from ...study.merge import gather, joined
+from ...study.records import Loaded
 from .. import format as fmt
 from ..groups import machine
 from ..page import PLOTLY, SITE_SCRIPTS, asset, render_site
@@ -43,7 +43,9 @@ class Published:
 Judge = Callable[[Loaded, object], Sequence[dict]]
 
 
-def publish(paths: Iterable[str | Path], out: str | Path, *, judge: Judge | None = None, better: dict[str, str] | None = None) -> Published:
+def publish(
+    paths: Iterable[str | Path], out: str | Path, *, judge: Judge | None = None, better: dict[str, str] | None = None
+) -> Published:
     """Write the site of these folders to `out`. RecordError where no record can be read at all.
 
     judge: makes claims with verdicts of (records, registry), see `claims.FIELDS`; by default `study.claims` does.
@@ -79,7 +81,9 @@ def publish(paths: Iterable[str | Path], out: str | Path, *, judge: Judge | None
         store.write(f"assets/{name}", asset(name))
     store.finish()
     htmls = sum(name.endswith(".html") for name in store.sizes)
-    return Published(store.out / "index.html", len(loaded.records), htmls, sum(store.sizes.values()), tuple(dict.fromkeys(problems)))
+    return Published(
+        store.out / "index.html", len(loaded.records), htmls, sum(store.sizes.values()), tuple(dict.fromkeys(problems))
+    )
 
 
 def verdicts(loaded: Loaded, registry, judge: Judge, problems: list[str]) -> Sequence[dict]:
@@ -89,73 +93,10 @@ def verdicts(loaded: Loaded, registry, judge: Judge, problems: list[str]) -> Seq
     try:
         return judge(loaded, registry)
     except Exception as error:
-        problems.append(f"claims could not be judged ({type(error).__name__}: {fmt.clean(error, 200)}); they are listed as not tested")
+        problems.append(
+            f"claims could not be judged ({type(error).__name__}: {fmt.clean(error, 200)}); they are listed as not tested"
+        )
         return claiming.untested(registry)
-
-
-def gather(paths: Sequence[Path]) -> tuple[list[Loaded], list[str]]:
-    """Each run folder read on its own, so that a bad one costs only itself."""
-    runs, problems = [], []
-    for path in paths:
-        found = folders(path)
-        if not found:
-            problems.append(f"{path.name or path}: the folder holds no records")
-        for file in found:
-            try:
-                # A link may lead elsewhere inside the folder that was named, never out of it.
-                runs.append(read(confined(file, path if path.is_dir() else file.resolve().parent)))
-            except RecordError as error:
-                problems.append(fmt.clean(str(error).replace(str(file), short(file)), 600))
-    if not runs:
-        detail = "; ".join(problems[:3])
-        where = ", ".join(map(str, paths))
-        raise RecordError(f"nothing to publish ({detail})" if detail else "nothing to publish", where=where, remedy="Name folders that `effbench run` wrote.")
-    return runs, problems
-
-
-def folders(path: Path) -> list[Path]:
-    """The records files below a folder, in order of name: a run's `records.jsonl`, else every .jsonl, as results are committed."""
-    return sorted(_files(path, DEPTH)) if path.is_dir() else [path]
-
-
-def _files(folder: Path, depth: int) -> Iterator[Path]:
-    try:
-        inside = sorted(folder.iterdir())
-    except OSError:
-        return
-    if any(child.name == RECORDS for child in inside):
-        # The journal of a run lies beside its records.
-        yield folder / RECORDS
-        return
-    for child in inside:
-        if child.is_dir() and not child.is_symlink():
-            if depth:
-                yield from _files(child, depth - 1)
-        elif child.suffix == ".jsonl":
-            yield child
-
-
-def joined(runs: Sequence[Loaded]) -> Loaded:
-    """All runs as one; of two records of one measurement the later one stays, whatever the order of the folders."""
-    records: dict[tuple, dict] = {}
-    environments: dict[str, dict] = {}
-    problems = [problem for run in runs for problem in run.problems]
-    for run in runs:
-        for record in run.records:
-            key = identity(record)
-            if key not in records or order(record) > order(records[key]):
-                records[key] = record
-        for name, facts in sorted(run.environments.items()):
-            if environments.setdefault(name, facts) != facts:
-                kept = min(environments[name], facts, key=lambda found: flat(found))
-                environments[name] = kept
-    return Loaded(tuple(sorted(records.values(), key=order)), environments, tuple(problems), tuple(n for run in runs for n in run.notes))
-
-
-def order(record: dict) -> tuple:
-    from ..groups import canonical
-
-    return record["time"], canonical(record)
 
 
 def shared(pages: Pages, content: Content, problems: list[str]) -> None:
@@ -176,8 +117,16 @@ def shared(pages: Pages, content: Content, problems: list[str]) -> None:
         plots=[picture], facts=facts, problems=problems, synthetic=any(r["suite"] == synthetic.NAME for r in records), notes=content.loaded.notes[:50],
     )  # fmt: skip
     table = claiming.claims_table(content.claims, "", pages.machine)
-    pages.page("claims.html", "claims.html.j2", title="Claims", tables={"claims": table}, plots=[replace_title(picture)], counts=counts)
-    pages.page("machines.html", "machines.html.j2", title="Machines", tables={"machines": machines_table(content)}, machines=machines(content))
+    pages.page(
+        "claims.html", "claims.html.j2", title="Claims", tables={"claims": table}, plots=[replace_title(picture)], counts=counts
+    )
+    pages.page(
+        "machines.html",
+        "machines.html.j2",
+        title="Machines",
+        tables={"machines": machines_table(content)},
+        machines=machines(content),
+    )
 
 
 def replace_title(picture):
@@ -197,7 +146,11 @@ def machines(content: Content) -> list[tuple[str, str, list, int]]:
 def machines_table(content: Content):
     from ..tables import Column
 
-    columns = [Column("machine", "machine"), Column("device", "device", facet=True), *(Column(n, n, True) for n in ("cores", "threads", "records", "failed"))]
+    columns = [
+        Column("machine", "machine"),
+        Column("device", "device", facet=True),
+        *(Column(n, n, True) for n in ("cores", "threads", "records", "failed")),
+    ]
     columns += [Column(n, n) for n in ("noise", "roof", "software")]
     rows = []
     for key in sorted({record["environment"] for record in content.loaded.records}):

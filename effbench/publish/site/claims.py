@@ -24,8 +24,12 @@ PICTURE_LIMIT = 40
 
 def sound(claims: Sequence[dict]) -> list[dict]:
     """Claims with all fields, in order of verdict; a missing field is empty."""
-    full = [{name: claim.get(name, "") for name in FIELDS} | {k: v for k, v in claim.items() if k not in FIELDS} for claim in claims]
-    return sorted(full, key=lambda c: (_place(c["verdict"]), str(c["task"]), str(c["method"]), str(c["text"]), str(c["environment"])))
+    full = [
+        {name: claim.get(name, "") for name in FIELDS} | {k: v for k, v in claim.items() if k not in FIELDS} for claim in claims
+    ]
+    return sorted(
+        full, key=lambda c: (_place(c["verdict"]), str(c["task"]), str(c["method"]), str(c["text"]), str(c["environment"]))
+    )
 
 
 def _place(verdict: str) -> int:
@@ -58,7 +62,16 @@ def untested(registry) -> list[dict]:
     for (task, name), info in sorted(registry.methods.items()) if registry else ():
         for claim in info.claims:
             verdict = "not testable here" if claim.untestable else "not tested"
-            out.append({"method": name, "task": task, "text": claim.text, "source": claim.source, "verdict": verdict, "reason": claim.untestable})
+            out.append(
+                {
+                    "method": name,
+                    "task": task,
+                    "text": claim.text,
+                    "source": claim.source,
+                    "verdict": verdict,
+                    "reason": claim.untestable,
+                }
+            )
     return out
 
 
@@ -109,7 +122,14 @@ def measured(claim: dict) -> Cell:
 
 def parts_of(claim: dict) -> list[dict]:
     """The parts that can be drawn; a claim without parts is its own, promised as at least that much."""
-    own = {"promised": f">= {claim['promised']}", "op": ">=", "bound": claim["promised"], "value": claim["measured"], "low": claim["low"], "high": claim["high"]}
+    own = {
+        "promised": f">= {claim['promised']}",
+        "op": ">=",
+        "bound": claim["promised"],
+        "value": claim["measured"],
+        "low": claim["low"],
+        "high": claim["high"],
+    }
     return [part for part in claim.get("parts") or [own] if all((number(part[n]) or 0) > 0 for n in ("bound", "value"))]
 
 
@@ -128,7 +148,10 @@ def picture(claims: Sequence[dict], name) -> Plot | None:
         return None
     several = len({(claim["device"], claim["environment"]) for claim, _ in drawn}) > 1
     shares = [kept(part) for _, part in drawn]
-    low, high = min(1.0, *(end for share in shares for end in share)) / 1.2, max(1.0, *(end for share in shares for end in share)) * 1.2
+    low, high = (
+        min(1.0, *(end for share in shares for end in share)) / 1.2,
+        max(1.0, *(end for share in shares for end in share)) * 1.2,
+    )
     count = len(drawn)
     traces: list[dict] = [{
         "type": "scatter", "mode": "lines", "name": "as promised", "x": [1, 1], "y": [-0.7, count - 0.3], "hoverinfo": "skip",
@@ -147,14 +170,17 @@ def picture(claims: Sequence[dict], name) -> Plot | None:
         })  # fmt: skip
     labels = [label(claim, part, name, several) for claim, part in drawn]
     layout = {
-        "xaxis": {"title": {"text": "measured / promised: right of the line is more than promised"}, **logarithmic(low, high),
+        "xaxis": {"title": {"text": "measured / promised"}, **logarithmic(low, high),
                   "range": [log10(low), log10(high)]},
         "yaxis": {"tickvals": list(range(count - 1, -1, -1)), "ticktext": [html(text, 60) for text in labels], "range": [-0.7, count - 0.3],
                   "title": {"text": ""}},
         "height": 170 + 28 * count,
     }  # fmt: skip
-    rows = tuple((text, fmt.clean(c["text"]), fmt.clean(p["promised"]), shown(p), fmt.clean(c["verdict"])) for text, (c, p) in zip(labels, drawn))
-    note = "One line a part of a claim and a machine; bars are intervals. Seconds saved and FLOPs saved are claims of their own."
+    rows = tuple(
+        (text, fmt.clean(c["text"]), fmt.clean(p["promised"]), shown(p), fmt.clean(c["verdict"]))
+        for text, (c, p) in zip(labels, drawn)
+    )
+    note = "Right of the line is more than promised. One line a part of a claim and a machine; bars are intervals. Seconds saved and FLOPs saved are claims of their own."
     head = ("method", "claim", "promised", "measured", "verdict")
     return Plot("Promised and measured", "claims", note, ({"data": traces, "layout": layout},), head, rows)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log10
 
-from ...stats.equal_quality import EqualQuality, Point, at_quality, front_ratio
+from ...stats.equal_quality import Comparison, EqualQuality, Point
 from .. import format as fmt
 from ..drawing import GREY, PALETTE, html, logarithmic
 from ..fronts import peers
@@ -29,6 +29,7 @@ class Saving:
     cost: str
     average: EqualQuality
     at: tuple[EqualQuality, ...]  # in the order of SHARES
+    quality: str  # what was held equal
 
 
 def savings(group: Group, quality: str) -> list[Saving]:
@@ -39,7 +40,7 @@ def savings(group: Group, quality: str) -> list[Saving]:
         return _along_curves(group, quality)
     costs = [pair for pair in COSTS if pair[0] in group.names]
     costs = [pair for pair in costs if pair[0].startswith("serve.")] or costs
-    found = []
+    found, name = [], quality.removeprefix("quality.")
     for rows in peers(group):
         for cost, word in costs:
             points = {}
@@ -50,23 +51,28 @@ def savings(group: Group, quality: str) -> list[Saving]:
                 point = _point(row, f"{cost}.ratio" if paired else cost, quality)
                 if point:
                     points.setdefault(row.method, []).append(point)
-            found += _against(points, group, rows[0].case, word, group.better[quality])
+            found += _against(points, group, rows[0].case, word, group.better[quality], name)
     return found
 
 
-def _against(points: dict[str, list[Point]], group: Group, case: str, word: str, better: str) -> list[Saving]:
+def _against(points: dict[str, list[Point]], group: Group, case: str, word: str, better: str, quality: str) -> list[Saving]:
     base = points.get(group.baseline)
     if not base:
         return []
     sign = 1 if better == "higher" else -1
-    top = max((sum(v[0] for v in p.quality.values()) / len(p.quality) for p in base), key=lambda value: sign * value)
+    mean = lambda point, end: sum(value[end] for value in point.quality.values()) / len(point.quality)  # noqa: E731
+    top = max(base, key=lambda point: sign * mean(point, 0))
+    # As good as the baseline is who is not told apart from it: the worse end of its interval is what must be reached.
+    targets = [min(sign * mean(top, 1), sign * mean(top, 2)) * sign]
+    targets += [mean(top, 0) - sign * share * abs(mean(top, 0)) for share, _ in SHARES[1:]]
     out = []
     for method, own in sorted(points.items()):
         if method == group.baseline:
             continue
         pair = ("lower", better)
-        at = tuple(at_quality(own, base, top - sign * share * abs(top), pair) for share, _ in SHARES)
-        out.append(Saving(method, case, word, front_ratio(own, base, pair), at))
+        both = Comparison(own, base, pair)
+        at = tuple(both.at(target) for target in targets)
+        out.append(Saving(method, case, word, both.average(), at, quality))
     return out
 
 
@@ -99,7 +105,7 @@ def _along_curves(group: Group, quality: str) -> list[Saving]:
                 if made:
                     points.setdefault(row.method, []).extend(made)
             better = group.better.get(f"quality.{column}") or direction(f"quality.{column}")
-            found += _against(points, group, rows[0].case, word, better)
+            found += _against(points, group, rows[0].case, word, better, f"{column} along the curve")
     return found
 
 
@@ -118,11 +124,13 @@ def _curve_points(row: Row, axis: str, column: str) -> list[Point]:
     return points
 
 
-def equal_table(group: Group, quality: str, found: Sequence[Saving], link) -> Table:
+def equal_table(group: Group, found: Sequence[Saving], link) -> Table:
     base = fmt.clean(group.baseline)
     columns = [Column("method", "method"), Column("case", "case", facet=True), Column("cost", "cost", facet=True)]
     columns.append(Column("average", "average", True, "lower", unit="×"))
-    columns += [Column(label, f"{label} of {base}" if share else f"at {base}'s quality", True, "lower", unit="×") for share, label in SHARES]
+    columns += [
+        Column(label, f"{label} of {base}" if share else f"at {base}'s quality", True, "lower", unit="×") for share, label in SHARES
+    ]
     rows = []
     for saving in found:
         cells = [text(saving.method, href=link(saving.method)), text(saving.case), text(saving.cost)]
@@ -130,7 +138,7 @@ def equal_table(group: Group, quality: str, found: Sequence[Saving], link) -> Ta
     if not any(saving.case for saving in found):
         columns.pop(1)
         rows = [[cells[0], *cells[2:]] for cells in rows]
-    name = fmt.clean(quality.removeprefix("quality."))
+    name = fmt.clean(", ".join(sorted({saving.quality for saving in found})))
     caption = f"Cost over that of {base} at the same {name}: below 1 is cheaper."
     return plain(f"Cost at equal quality, {group.title}", caption, columns, rows)
 
@@ -138,7 +146,11 @@ def equal_table(group: Group, quality: str, found: Sequence[Saving], link) -> Ta
 def ratio_cell(one: EqualQuality) -> Cell:
     if not one.known:
         return Cell(fmt.MISSING, None, why=one.reason)
-    why = f"over qualities from {one.between[0]:.4g} to {one.between[1]:.4g}" if one.between[0] != one.between[1] else f"at {one.between[0]:.4g}"
+    why = (
+        f"over qualities from {one.between[0]:.4g} to {one.between[1]:.4g}"
+        if one.between[0] != one.between[1]
+        else f"at {one.between[0]:.4g}"
+    )
     reading = {"value": one.ratio, "unit": "×", **({"low": one.low, "high": one.high} if one.sure else {})}
     detail = fmt.bounds(reading)
     return Cell(fmt.ratio(one.ratio), one.ratio, detail, why=why, low=reading.get("low"), high=reading.get("high"))
@@ -148,7 +160,10 @@ def forest(group: Group, found: Sequence[Saving]) -> Plot | None:
     """Ratios with their intervals, one line a method and case; seconds and FLOPs beside each other."""
     shown = []
     for saving in found:
-        one, how = next(((one, how) for one, how in zip((saving.average, *saving.at), ("average", *(s[1] for s in SHARES))) if one.known), (None, ""))
+        one, how = next(
+            ((one, how) for one, how in zip((saving.average, *saving.at), ("average", *(s[1] for s in SHARES))) if one.known),
+            (None, ""),
+        )
         if one:
             shown.append((saving, one, how))
     lines = list(dict.fromkeys((s.method, s.case) for s, _, _ in shown))
@@ -185,4 +200,11 @@ def forest(group: Group, found: Sequence[Saving]) -> Plot | None:
     }  # fmt: skip
     rows = tuple((fmt.clean(s.method), fmt.clean(s.case), s.cost, how, fmt.ratio(o.ratio)) for s, o, how in shown)
     note = "Left of the line is cheaper. Average over the shared range of quality, or where there is none the ratio at the closest quality."
-    return Plot("Cost at equal quality", "forest", note, ({"data": traces, "layout": layout},), ("method", "case", "cost", "how", "ratio"), rows)
+    return Plot(
+        "Cost at equal quality",
+        "forest",
+        note,
+        ({"data": traces, "layout": layout},),
+        ("method", "case", "cost", "how", "ratio"),
+        rows,
+    )

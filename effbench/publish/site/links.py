@@ -12,7 +12,7 @@ def slug(*names: str, limit: int = 48) -> str:
     text = "-".join(names)
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
     short = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:limit].strip("-")
-    if len(names) == 1 and short == text:
+    if short and len(names) == 1 and short == text:
         return short
     return f"{short or 'x'}-{hashlib.sha256(repr(names).encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 

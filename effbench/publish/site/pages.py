@@ -56,7 +56,7 @@ class Pages:
         found = self.savings[id(group)] = savings(group, quality)
         tables = {"board": made}
         if found:
-            tables["equal"] = equal_table(group, quality, found, link)
+            tables["equal"] = equal_table(group, found, link)
         if group.failed:
             tables["failed"] = self.failures(group, link)
         few, style = fewer(group, quality), content.style(task)
@@ -79,14 +79,19 @@ class Pages:
              Cell(fmt.clean(r["reason"]) or fmt.MISSING, fmt.clean(r["reason"]))]
             for r in group.failed
         ]  # fmt: skip
-        return plain("Trials without a result", group.title, columns, rows, drawers=[self.content.drawer([r]) for r in group.failed])
+        return plain(
+            "Trials without a result", group.title, columns, rows, drawers=[self.content.drawer([r]) for r in group.failed]
+        )
 
     # -- task, area -------------------------------------------------------------------------------------------------------
 
     def task(self, name: str) -> None:
         content, path = self.content, links.task(name)
         root, made, info = links.root(path), content.tasks[name], content.task(name)
-        columns = [Column(n, n, facet=n in ("data", "size", "device", "machine")) for n in ("data", "size", "device", "machine", "threads", "methods")]
+        columns = [
+            Column(n, n, facet=n in ("data", "size", "device", "machine"))
+            for n in ("data", "size", "device", "machine", "threads", "methods")
+        ]
         columns = [replace(c, numeric=c.name in ("threads", "methods")) for c in columns]
         columns += [Column("rows", "rows", True), Column("failed", "failed", True), Column("baseline", "baseline")]
         rows = []
@@ -101,7 +106,12 @@ class Pages:
         facts = []
         if info:
             metrics = ", ".join(f"{m} ({v.better} is better)" for m, v in info.metrics.items())
-            facts = [("metrics", metrics), ("baselines", ", ".join(info.baselines)), ("cases", ", ".join(c.name for c in info.cases)), ("phases", ", ".join(info.phases))]
+            facts = [
+                ("metrics", metrics),
+                ("baselines", ", ".join(info.baselines)),
+                ("cases", ", ".join(c.name for c in info.cases)),
+                ("phases", ", ".join(info.phases)),
+            ]
         across = self.across(made, root)
         if across.lines:
             tables["across"] = across
@@ -118,7 +128,9 @@ class Pages:
 
     def across(self, made: list[Group], root: str) -> Table:
         """Savings on every machine: each ratio is to the baseline of the same machine, so that machines are never ranked."""
-        columns = [Column(n, n, facet=n not in ("ratio",)) for n in ("method", "data", "size", "device", "machine", "case", "cost", "how")]
+        columns = [
+            Column(n, n, facet=n not in ("ratio",)) for n in ("method", "data", "size", "device", "machine", "case", "cost", "how")
+        ]
         columns.append(Column("ratio", "ratio", True, "lower", unit="×"))
         rows = []
         from .equal import SHARES, ratio_cell
@@ -133,7 +145,9 @@ class Pages:
                         text(saving.method, href=root + links.method(key["task"], saving.method)), text(key["data"]), text(key["size"]), text(key["device"]),
                         text(group.machine), text(saving.case), text(saving.cost), text(how), ratio_cell(one),
                     ])  # fmt: skip
-        return plain("Cost at equal quality, on every machine", "Over the baseline on the same machine; below 1 is cheaper.", columns, rows)
+        return plain(
+            "Cost at equal quality, on every machine", "Over the baseline on the same machine; below 1 is cheaper.", columns, rows
+        )
 
     def area(self, name: str) -> None:
         path, content = links.area(name), self.content
@@ -144,7 +158,12 @@ class Pages:
 
     def tasks_table(self, root: str, areas: list[str]) -> Table:
         content = self.content
-        columns = [Column("area", "area", facet=True), Column("task", "task"), *(Column(n, n, True) for n in ("methods", "machines", "rows", "failed")), Column("claims", "claims")]
+        columns = [
+            Column("area", "area", facet=True),
+            Column("task", "task"),
+            *(Column(n, n, True) for n in ("methods", "machines", "rows", "failed")),
+            Column("claims", "claims"),
+        ]
         rows = []
         for area in areas:
             for task, made in content.areas[area].items():
@@ -167,7 +186,12 @@ class Pages:
         if claims:
             tables["claims"] = claiming.claims_table(claims, root, self.machine, drop=("method", "task"))
         states = Counter(content.stale([r])[0] for r in records)
-        facts = [("records", f"{len(records)}: " + ", ".join(f"{n} {s}" for s, n in sorted(Counter(r["status"] for r in records).items())))]
+        facts = [
+            (
+                "records",
+                f"{len(records)}: " + ", ".join(f"{n} {s}" for s, n in sorted(Counter(r["status"] for r in records).items())),
+            )
+        ]
         facts.append(("sources", ", ".join(f"{n} {s}" for s, n in sorted(states.items()))))
         facts.append(("commits", ", ".join(sorted({r["commit"][:12] for r in records})[:8])))
         source, place, settings = "", "", []
@@ -188,8 +212,10 @@ class Pages:
 
     def records_table(self, records: list[dict], root: str) -> Table:
         names = headline(records)
-        columns = [Column(n, n, facet=n in ("data", "size", "device", "machine", "case", "status", "role")) for n in ("seed", "data", "size", "device", "machine", "case", "settings", "role", "status")]
-        columns[0] = replace(columns[0], numeric=True)
+        columns = [
+            Column(n, n, facet=n in ("data", "size", "device", "machine", "case", "status", "role"))
+            for n in ("seed", "data", "size", "device", "machine", "case", "settings", "role", "status")
+        ]
         columns += [Column(n, n.removeprefix("quality.").removeprefix("serve."), True, direction(n)) for n in names]
         columns.append(Column("sources", "sources", facet=True))
         rows, drawers = [], []
@@ -202,7 +228,11 @@ class Pages:
             ]  # fmt: skip
             rows.append([*cells, *(quantity(r["readings"].get(n)) for n in names), text(state, why=why)])
             drawers.append(self.content.drawer([r]))
-        keep = [i for i, c in enumerate(columns) if c.numeric or len({row[i].text for row in rows}) > 1 or c.name in ("data", "machine", "sources")]
+        keep = [
+            i
+            for i, c in enumerate(columns)
+            if c.numeric or len({row[i].text for row in rows}) > 1 or c.name in ("data", "machine", "sources")
+        ]
         keep = [0, *(i for i in keep if i)]
         return plain("Records", "One line a record; its seed opens everything that was recorded.", [columns[i] for i in keep],
                      [[row[i] for i in keep] for row in rows], drawers=drawers)  # fmt: skip
@@ -228,7 +258,12 @@ def fewer(group: Group, quality: str) -> Group:
     if len(methods) <= LINES:
         return group
     sign = 1 if group.better.get(quality) == "higher" else -1
-    best = {m: max((sign * row.value(quality) for row in group.rows if row.method == m and row.value(quality) is not None), default=-1e300) for m in methods}
+    best = {
+        m: max(
+            (sign * row.value(quality) for row in group.rows if row.method == m and row.value(quality) is not None), default=-1e300
+        )
+        for m in methods
+    }
     kept = set(sorted(methods, key=lambda m: (m != group.baseline, -best[m], m))[:LINES])
     return replace(group, rows=tuple(row for row in group.rows if row.method in kept))
 
@@ -238,8 +273,13 @@ def explorer(group: Group, made: Table, quality: str, fronts, style) -> dict | N
     from ..fronts import pairs
 
     choices = [
-        {"index": i + 1, "name": c.name,  # the rank stands second
-          "label": c.label, "better": c.better, "unit": c.unit}
+        {
+            "index": i + 1,
+            "name": c.name,  # the rank stands second
+            "label": c.label,
+            "better": c.better,
+            "unit": c.unit,
+        }
         for i, c in enumerate(made.columns)
         if c.numeric and any(line.cells[i].raw is not None for line in made.lines)
     ]

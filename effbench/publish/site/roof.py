@@ -32,7 +32,7 @@ def roofline(group: Group, environment: dict[str, Any], style: Style) -> Plot | 
     peak, bandwidth = limits
     left, right = min(*(p[1] for p in points), peak / bandwidth) / 3, max(*(p[1] for p in points), peak / bandwidth) * 3
     xs = [left, peak / bandwidth, right]
-    bottom = min(min(p[2] for p in points), left * bandwidth) / 2
+    bottom = min(*(p[2] for p in points), left * bandwidth) / 2
     traces: list[dict] = [{
         "type": "scatter", "mode": "lines", "name": "roof", "x": xs, "y": [min(peak, x * bandwidth) for x in xs], "hoverinfo": "skip",
         "line": {"color": GREY, "width": 2},
@@ -49,6 +49,16 @@ def roofline(group: Group, environment: dict[str, Any], style: Style) -> Plot | 
         "xaxis": {"title": {"text": "FLOPs a byte"}, **logarithmic(left, right), "range": [log10(left), log10(right)]},
         "yaxis": {"title": {"text": "FLOP/s"}, **logarithmic(bottom, top, "FLOP/s"), "range": [log10(bottom), log10(top)]},
     }
-    rows = tuple((named(r), fmt.clean(r.case), f"{i:.3g}", fmt.number(f, "FLOP/s"), f"{100 * f / min(peak, i * bandwidth):.0f} %") for r, i, f in points)
+    rows = tuple(
+        (named(r), fmt.clean(r.case), f"{i:.3g}", fmt.number(f, "FLOP/s"), f"{100 * f / min(peak, i * bandwidth):.0f} %")
+        for r, i, f in points
+    )
     note = f"The roof was measured on {fmt.clean(group.machine)}: {fmt.number(peak, 'FLOP/s')} and {fmt.number(bandwidth, 'B')}/s."
-    return Plot("Roofline", "roof", note, ({"data": traces, "layout": layout},), ("method", "case", "FLOPs a byte", "reached", "of the roof"), rows)
+    return Plot(
+        "Roofline",
+        "roof",
+        note,
+        ({"data": traces, "layout": layout},),
+        ("method", "case", "FLOPs a byte", "reached", "of the roof"),
+        rows,
+    )

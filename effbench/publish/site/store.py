@@ -71,7 +71,11 @@ class Shards:
 
     def write(self, store: Store) -> None:
         for name, records in sorted(self.content.items()):
-            store.write(f"records/{name}.js", f"effbenchShards[{json.dumps(name)}]={data(records)};\n")
+            # What all records of a shard have in common stands in it once.
+            first = records[0]
+            common = {field: first[field] for field in first if all(field in r and r[field] == first[field] for r in records)}
+            rest = [{field: value for field, value in record.items() if field not in common} for record in records]
+            store.write(f"records/{name}.js", f"effbenchShards[{json.dumps(name)}]={data({'common': common, 'records': rest})};\n")
 
 
 def write_table(store: Store, name: str, table: Table) -> None:
