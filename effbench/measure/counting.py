@@ -35,6 +35,8 @@ def agreement(formula: float, counted: float | None, reason: str = "") -> str:
     """How far formula and counter agree; `reason` is what the counter could not see."""
     if counted is None:
         return "formula only"
+    if counted == 0 and formula > 0:  # a kernel launched past the dispatcher (Triton, a library): nothing to compare with
+        return "formula only, the counter saw no counted operation" + (f" ({reason})" if reason else "")
     difference = abs(formula - counted) / max(abs(counted), 1.0)
     text = "formula, counter agrees" if difference <= TOLERANCE else f"formula, counter differs by {difference:.1%}"
     return f"{text} ({reason})" if reason else text
