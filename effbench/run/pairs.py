@@ -38,7 +38,7 @@ class Effort:
     pairs: int = 10
     facts: int = 3
     turns: int = 8
-    turn: float = 0.015  # s
+    turn: float = 0.010  # s
     serve: float = 1.5  # s a side and setting may take within a pair, at least three turns
 
 
