@@ -13,8 +13,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from math import log
 from pathlib import Path
-from statistics import median
+from statistics import median, stdev
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,11 +30,13 @@ SIDES = ("base", "head")
 LONG_BUILD = 5.0  # s; above this a built method is loaded from what its side saved, where it can be
 SHORT_BUILD = 0.3  # s of builds a side and pair, at most MAX_BUILDS of them
 MAX_BUILDS = 5
+MORE, STEADY = 3, 0.01
 
 
 @dataclass(frozen=True)
 class Effort:
-    """pairs: fresh process pairs for times; facts: for what is counted; turns: a side and setting, within a pair."""
+    """pairs: fresh process pairs for times; facts: for what is counted; turns: a side and setting, within a pair, and up to
+    MORE times as many while their ratios scatter (on a disturbed machine). When to stop looks at the scatter, never at the ratio."""
 
     pairs: int = 10
     facts: int = 3
@@ -78,6 +81,12 @@ class Samples:
         for side in SIDES:
             self.wall[side].append(values[side][0])
             self.cpu[side].append(values[side][1])
+
+    def scatter(self) -> float:
+        """Standard error of the median log ratio, of CPU time where it is known."""
+        times = self.cpu if min(*self.cpu["base"], *self.cpu["head"]) > 0 else self.wall
+        logs = [log(head / base) for base, head in zip(times["base"], times["head"])]
+        return 1.25 * stdev(logs) / len(logs) ** 0.5
 
 
 Setting = tuple[str, tuple, tuple]
@@ -262,7 +271,7 @@ class Driver:
                 children[side].ask("open_serve")
             for setting in self.rng.sample(bench.settings, len(bench.settings)):
                 samples, spent = Samples(), 0.0
-                for turn, order in enumerate(self.orders(self.effort.turns)):
+                for turn, order in enumerate(self.orders(MORE * self.effort.turns)):
                     values = {}
                     for side in order:
                         knobs = [list(knob) for knob in setting[1 + SIDES.index(side)]]
@@ -271,6 +280,8 @@ class Driver:
                         spent += answer["spent"] / 2
                     samples.add(values)
                     if turn >= 2 and (spent >= self.effort.serve or values["head"][0] > LONG):
+                        break
+                    if turn + 1 >= self.effort.turns and turn % 2 and samples.scatter() < STEADY:
                         break
                 item.times.setdefault((setting, "serve.latency"), []).append(samples)
         except Lost as lost:
