@@ -180,7 +180,8 @@ class Environment:
     # -- state --------------------------------------------------------------------------------------------------------
 
     def digest(self) -> str:
-        total = hashlib.sha256(".".join(map(str, sys.version_info[:2])).encode())
+        # The checkout's place is in it: an environment shared by two checkouts must not run the other one's files.
+        total = hashlib.sha256(f"{sys.version_info[:2]} {self.root}".encode())
         for name in ("pyproject.toml", "setup.py", "constraints.txt"):
             total.update((self.root / name).read_bytes())
         return total.hexdigest()[:16]

@@ -60,6 +60,23 @@ def run(
         suite, tuple(task or ()), tuple(method or ()), tuple(device or ()), size, parse_seeds(seeds), timeout, memory, fresh, out, within,
         bare, offline, quiet or as_json,
     )  # fmt: skip
+    if within is not None:
+        import time
+
+        import psutil
+
+        # A person's clock began when the command was given, not when Python had read its files.
+        options.started = time.monotonic() - max(0.0, time.time() - psutil.Process().create_time())
+    try:
+        _run(options, plan=plan, as_json=as_json)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command resumes", err=True)
+        raise typer.Exit(command.STOPPED) from None
+
+
+def _run(options, *, plan: bool, as_json: bool) -> None:
+    from .run import command
+
     if plan:
         from .run.preview import preview, text
 
@@ -70,12 +87,13 @@ def run(
     if as_json:
         typer.echo(json.dumps({**outcome.__dict__, "folder": str(outcome.folder)}, indent=1))
     else:
-        _after_run(outcome, bare=bare, quiet=quiet)
+        _after_run(outcome, bare=options.bare, quiet=options.quiet)
     raise typer.Exit(outcome.code)
 
 
 def _after_run(outcome, *, bare: bool, quiet: bool) -> None:
-    if not quiet and (outcome.folder / "records.jsonl").exists():
+    # Who stopped it, or gave it only so much time, does not want to wait for a report.
+    if not quiet and not outcome.stopped and (outcome.folder / "records.jsonl").exists():
         from .publish import tables
         from .study import records
 
@@ -97,11 +115,11 @@ def parse_seeds(text: str | None) -> tuple[int, ...]:
         return ()
     try:
         seeds = tuple(int(part) for part in text.split(","))
-        if any(seed < 0 or seed >= 2**31 for seed in seeds):
+        if any(seed < 0 or seed >= 2**31 for seed in seeds) or len(set(seeds)) < len(seeds):
             raise ValueError
     except ValueError:
         raise EffbenchError(
-            f"'{text}' is not a list of seeds", where="--seeds", remedy="Write integers from 0, as 0,1,2."
+            f"'{text}' is not a list of seeds", where="--seeds", remedy="Write different integers from 0, as 0,1,2."
         ) from None
     return seeds
 
@@ -175,6 +193,140 @@ def report(
 
 
 @app.command()
+def publish(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="RESULTS...", help="Folders of records: results/, run folders, other people's.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the site; files of an earlier site in it are replaced.")] = Path("site"),
+    as_json: Json = False,
+) -> None:
+    """Turn record folders into a static site that needs no server and no network.
+
+    Examples:  effbench publish results/ --out site    effbench publish results/ runs/quick --out site
+
+    Exit codes: 0 published; 1 published, but something is damaged or has no result; 2 nothing to publish.
+    """
+    from .publish.site.build import publish as build
+
+    made = build(paths, out)
+    for problem in made.problems[:50]:
+        typer.echo(f"problem: {problem}", err=True)
+    if as_json:
+        typer.echo(json.dumps({**made.__dict__, "index": str(made.index)}, indent=1))
+    else:
+        typer.echo(
+            f"{made.index}: {made.records} records, {made.pages} pages, {made.bytes / 1e6:.1f} MB; {len(made.problems)} problems"
+        )
+    raise typer.Exit(made.code)
+
+
+TASK = Annotated[str, typer.Option(help="The task, where the records have several.")]
+DATA = Annotated[str, typer.Option(help="The data set, as it is written in records or without its arguments.")]
+ONE = Annotated[str, typer.Option(help="Only this one.")]
+
+
+def one_group(paths, case: str, **wanted: str):
+    """The group of records that options choose, of one task on one machine."""
+    from .publish import groups, paper
+    from .study.merge import gather, joined
+
+    runs, problems = gather(paths)
+    for problem in problems[:20]:
+        typer.echo(f"problem: {problem}", err=True)
+    return paper.narrowed(paper.choose(groups.groups(joined(runs), better=directions()), **wanted), case)
+
+
+@app.command()
+def table(
+    paths: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Folders or files of records.")],
+    task: TASK = "",
+    data: DATA = "",
+    size: ONE = "",
+    device: ONE = "",
+    machine: ONE = "",
+    case: ONE = "",
+    column: Annotated[list[str] | None, typer.Option(help="A reading to show, as serve.latency; may be repeated.")] = None,
+    form: Annotated[str, typer.Option("--format", help="latex, markdown or csv.")] = "latex",
+    out: Annotated[Path | None, typer.Option(help="A file; default is the terminal.")] = None,
+) -> None:
+    """Print one table for a paper: one task on one data set and one machine.
+
+    Example: effbench table results/ --task vector-search --case batch-256 --column quality.recall@10 --column serve.latency
+    """
+    from .publish import paper
+
+    group = one_group(paths, case, task=task, data=data, size=size, device=device, machine=machine)
+    text = paper.table_text(group, form, columns=column or ())
+    if out:
+        out.write_text(text, encoding="utf-8")
+    else:
+        typer.echo(text, nl=False)
+
+
+@app.command()
+def plot(
+    paths: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Folders or files of records.")],
+    out: Annotated[Path, typer.Option(help="The file: .svg, .pdf, .png (these need the extra 'figures'), or plotly's .json.")],
+    kind: Annotated[str, typer.Option(help="front, ratio, scaling or curve.")] = "front",
+    x: Annotated[str, typer.Option(help="Reading across, of a front.")] = "serve.latency",
+    y: Annotated[str, typer.Option(help="Reading upwards, of a front.")] = "quality.recall@10",
+    task: TASK = "",
+    data: DATA = "",
+    size: ONE = "",
+    device: ONE = "",
+    machine: ONE = "",
+    case: ONE = "",
+) -> None:
+    """Draw one figure for a paper: one task on one data set and one machine.
+
+    Example: effbench plot results/ --task vector-search --case batch-256 --out front.pdf
+    """
+    from .publish import paper
+
+    group = one_group(paths, case, task=task, data=data, size=size, device=device, machine=machine)
+    typer.echo(paper.draw(paper.figure(group, kind, x=x, y=y), out))
+
+
+@app.command()
+def validate(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Records files, or folders of them.")],
+    as_json: Json = False,
+) -> None:
+    """Check records that someone else made: schema, units, plausible numbers, sources against their commit, replay.
+
+    Example: effbench validate results/their-machine
+
+    Exit codes: 0 nothing wrong; 1 errors.
+    """
+    from .study import validate as study
+
+    count, findings = study.validate(files)
+    if as_json:
+        typer.echo(json.dumps({"records": count, "findings": [finding.__dict__ for finding in findings]}, indent=1))
+    else:
+        typer.echo(study.text(count, findings))
+    raise typer.Exit(1 if any(finding.level == study.ERROR for finding in findings) else 0)
+
+
+@app.command()
+def merge(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Records files, or folders of them.")],
+    out: Annotated[Path, typer.Option(help="Folder for the union; may be one of the given.")],
+) -> None:
+    """Put records of several places into one folder. Order does not matter, and merging twice changes nothing.
+
+    Example: effbench merge runs/a runs/b --out runs/both
+    """
+    from .study.merge import merge as union
+
+    loaded, problems = union(files, out)
+    for problem in problems[:50]:
+        typer.echo(f"problem: {problem}", err=True)
+    typer.echo(f"{out}: {len(loaded.records)} records of {len(loaded.environments)} machines")
+    raise typer.Exit(1 if problems else 0)
+
+
+@app.command()
 def claims(
     paths: Annotated[
         list[Path] | None, typer.Argument(help="Run folders or records files; none means the committed results.")
@@ -213,6 +365,64 @@ def check(
 
     code = conform(path, task=task, as_json=as_json, echo=typer.echo)
     raise typer.Exit(code)
+
+
+@app.command()
+def profile(
+    method: Annotated[str, typer.Argument(help="Name of a method.")],
+    task: Annotated[str, typer.Option(help="Its task, where several have one of that name.")] = "",
+    case: Annotated[str, typer.Option(help="Default: the last case of the size.")] = "",
+    data: Annotated[str, typer.Option(help='As in a suite: "clustered(n=20000)".')] = "",
+    size: Annotated[str, typer.Option(help="smoke, quick or full.")] = "quick",
+    device: Annotated[str, typer.Option(help="cpu, cuda or tpu.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+    knob: Annotated[list[str] | None, typer.Option(help="name=value; may be repeated.")] = None,
+    param: Annotated[list[str] | None, typer.Option(help="name=value; may be repeated.")] = None,
+    budget: Annotated[str, typer.Option(help="For tasks that train: steps=100.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Folder for the trace; default profiles/TASK-METHOD-CASE.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say where the time of a method's call goes: an operator table, and the framework's own trace file.
+
+    Examples:  effbench profile naive --task attention-forward    effbench profile ivf --knob leaves=16 --size smoke --json
+    """
+    from .publish import operators
+    from .run import profile as profiles
+
+    options = profiles.Options(
+        method, task, case, data, size, device, threads, 0, tuple(knob or ()), tuple(param or ()), budget, out
+    )  # fmt: skip
+    found = profiles.profile(options)
+    typer.echo(json.dumps(found, indent=1) if as_json else operators.text(found))
+
+
+@app.command()
+def doctor(
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure this machine's peak products and copies anew; records then refer to them.")
+    ] = False,
+    seconds: Annotated[float, typer.Option(help="About how long the A/A floor may take; 0 leaves it out.")] = 20.0,
+    device: Annotated[str, typer.Option(help="cpu or cuda: what is to be measured.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="Threads that are to be timed.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Say what is wrong with this host for measuring and what to do; measure its A/A floor.
+
+    Examples:  effbench doctor    effbench doctor --calibrate    effbench doctor --seconds 0 --json
+
+    Exit codes: 0 fit for measuring, perhaps with warnings; 1 something is bad; 2 a mistake in the command.
+    """
+    from .data.cache import roofline_folder
+    from .measure import doctor as diagnosis
+    from .plan.suite import one_of
+
+    one_of(device, ("cpu", "cuda"), "device", "--device")
+    found, more = diagnosis.diagnose(device, threads, seconds=seconds, folder=roofline_folder() if calibrate else None)
+    answer = diagnosis.summary(found, **more)
+    typer.echo(json.dumps(answer, indent=1) if as_json else diagnosis.text(found))
+    if "roofline" in answer and not as_json:
+        typer.echo(f"roofs: {answer['roofline']}")
+    raise typer.Exit(1 if answer["state"] == "bad" else 0)
 
 
 @app.command()
@@ -355,6 +565,12 @@ def main() -> None:
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(0)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        typer.echo(
+            f"effbench: {where}{error.strerror or error}. Free space or choose another place, then repeat the command.", err=True
+        )
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ PRELOAD = {"numpy": "numpy", "native": "numpy", "torch": "torch", "jax": "jax"} 
 
 
 def get(backend: str) -> ModuleType:
-    """The backend's module: put, numpy, synchronise, available, free, device_peak, device_reset, pin_threads."""
+    """The backend's module: put, to_numpy, synchronise, available, device_peak, device_reset, pin_threads, compile_seconds."""
     name = "numpy" if backend == "native" else backend
     try:
         return importlib.import_module(f"{__name__}.{name}_backend")

@@ -5,6 +5,10 @@ from __future__ import annotations
 import jax
 import numpy
 
+from ..measure.compiling import CompileClock
+
+_compiling = CompileClock()
+jax.monitoring.register_event_duration_secs_listener(_compiling.report)
 PLATFORMS = {"cpu": "cpu", "cuda": "gpu", "tpu": "tpu"}
 
 
@@ -57,3 +61,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def seed(value: int) -> None:
     numpy.random.seed(value % 2**32)
+
+
+def compile_seconds() -> float | None:
+    """Seconds this process has spent tracing, lowering and compiling so far."""
+    return _compiling.seconds()

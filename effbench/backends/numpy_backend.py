@@ -52,3 +52,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def seed(value: int) -> None:
     numpy.random.seed(value % 2**32)
+
+
+def compile_seconds() -> float | None:
+    """Seconds this process has spent compiling so far; None where the framework does not tell."""
+    return None

@@ -26,6 +26,11 @@ def cache_folder() -> Path:
     return root / "effbench" / "data"
 
 
+def roofline_folder() -> Path:
+    """Where the measured roofs of this machine lie, beside the data sets."""
+    return cache_folder().parent / "roofline"
+
+
 def sha256_of(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

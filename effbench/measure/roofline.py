@@ -63,17 +63,27 @@ def calibrate(device: str = "cpu", *, threads: int = 1, seconds: float = 0.2) ->
     return {"device": device, "threads": threads, "matmul": matmul, "copy": copy, "measure": MEASURE_VERSION}
 
 
+def path_of(folder: Path, environment: str, device: str, threads: int) -> Path:
+    return Path(folder) / f"roofline-{environment}-{device}-{threads}.json"
+
+
+def load(folder: Path, environment: str, device: str = "cpu", threads: int = 1) -> dict[str, Any] | None:
+    """The kept roofs of this environment key; None where they are missing, damaged or of another version."""
+    try:
+        roofs = json.loads(path_of(folder, environment, device, threads).read_text())
+    except (OSError, ValueError):
+        return None
+    sound = isinstance(roofs, dict) and roofs.get("measure") == MEASURE_VERSION and isinstance(roofs.get("matmul"), dict)
+    return roofs if sound else None
+
+
 def load_or_calibrate(
     folder: Path, environment: str, device: str = "cpu", *, threads: int = 1, seconds: float = 0.2
 ) -> dict[str, Any]:
     """The roofs of this environment key out of `folder`, measured where they are missing, damaged or of another version."""
-    path = Path(folder) / f"roofline-{environment}-{device}-{threads}.json"
-    try:
-        roofs = json.loads(path.read_text())
-        if isinstance(roofs, dict) and roofs.get("measure") == MEASURE_VERSION and isinstance(roofs.get("matmul"), dict):
-            return roofs
-    except (OSError, ValueError):
-        pass
+    path = path_of(folder, environment, device, threads)
+    if roofs := load(folder, environment, device, threads):
+        return roofs
     roofs = calibrate(device, threads=threads, seconds=seconds)
     path.parent.mkdir(parents=True, exist_ok=True)
     written = path.with_suffix(f".{os.getpid()}.part")
@@ -180,6 +190,7 @@ def _products(torch, n: int, device: str) -> dict[str, Callable[[], Any]]:
         def call():
             if not held:
                 held.extend(torch.randint(-128, 127, (n, n), device=device, dtype=torch.int8) for _ in range(2))
+                held[1] = held[1].t()  # the layout that the int8 units read; with rows they reach a tenth
             return torch._int_mm(held[0], held[1])
 
         return call

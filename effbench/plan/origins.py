@@ -86,7 +86,11 @@ def mount(origin: Origin) -> None:
     )
     module = importlib.util.module_from_spec(spec)
     sys.modules[origin.package] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[origin.package]
+        raise
 
 
 def digest_files(folder: Path, files: list[Path]) -> str:

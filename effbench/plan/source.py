@@ -58,7 +58,7 @@ def read(origin: Origin, path: Path) -> SourceFile:
         return found
     found.doc = ast.get_docstring(tree) or ""
     package = found.absolute if path.name == "__init__.py" else found.absolute.rpartition(".")[0]
-    for node in ast.walk(tree):
+    for node in statements(tree.body):
         if isinstance(node, ast.ImportFrom):
             module = node.module or ""
             if node.level:
@@ -77,6 +77,16 @@ def read(origin: Origin, path: Path) -> SourceFile:
         if isinstance(node, ast.ClassDef):
             found.classes[node.name] = _class(node, found)
     return found
+
+
+def statements(body: list[ast.stmt]):
+    """All statements below, also those inside functions. Imports are statements: expressions, most of a tree, are left alone."""
+    for node in body:
+        yield node
+        for name in ("body", "orelse", "finalbody"):
+            yield from statements(getattr(node, name, ()))
+        for inner in (*getattr(node, "handlers", ()), *getattr(node, "cases", ())):
+            yield from statements(inner.body)
 
 
 def _class(node: ast.ClassDef, found: SourceFile) -> ClassText:

@@ -129,6 +129,8 @@ def parse(text: str, where: str = "suite") -> Suite:
         raise SuiteError(f"name = {name!r} is not a plain name", where=where, remedy="Use letters, digits, '.', '_' and '-'.")
     one_of(table.get("size", "quick"), SIZES, "size", where)
     one_of(table.get("dtype", "float32"), DTYPES, "dtype", where)
+    if not table.get("devices", ["cpu"]):
+        raise SuiteError("devices = [] names none", where=where, remedy='Write devices = ["cpu"], or leave it out.')
     for device in table.get("devices", ["cpu"]):
         one_of(device, DEVICES, "device", where)
     report = table.get("report", {})
@@ -167,6 +169,8 @@ def one_of(value: str, known, what: str, where: str) -> None:
 def _seeds(values: list, where: str) -> tuple[int, ...]:
     if not values or not all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 2**31 for v in values):
         raise SuiteError(f"seeds = {values} is not a list of integers from 0", where=where, remedy="Write seeds = [0, 1, 2].")
+    if len(set(values)) < len(values):
+        raise SuiteError(f"seeds = {values} has one twice", where=where, remedy="The same seed is the same measurement: drop one.")
     return tuple(values)
 
 
@@ -239,13 +243,11 @@ def _limits(table: dict, where: str) -> Limits:
 
 def parse_bytes(value: int | float | str, where: str = "--memory") -> int:
     """Bytes from a number, or from text such as "4 GiB", "512MB"."""
-    if isinstance(value, (int, float)):
-        return int(value)
-    found = re.fullmatch(r"\s*([0-9.]+)\s*(([KMGT]?)(i?)B?)?\s*", value, re.IGNORECASE)
-    if not found:
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?(?:e[+]?\d+)?)\s*(([KMGT]?)(i?)B?)?\s*", str(value), re.IGNORECASE)
+    amount = float(found[1]) * (1024 if found[4] else 1000) ** " KMGT".index((found[3] or " ").upper()) if found else 0.0
+    if not 0 < amount < 2**63:
         raise SuiteError(f"'{value}' is not an amount of memory", where=where, remedy="Write bytes, or a number with MiB or GiB.")
-    step = 1024 if found[4] else 1000
-    return int(float(found[1]) * step ** " KMGT".index((found[3] or " ").upper()))
+    return int(amount)
 
 
 def parse_data(text: str, known: tuple[Data, ...], where: str) -> Data:

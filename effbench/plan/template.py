@@ -56,7 +56,7 @@ def oracle(outcome: dict) -> bool:
 
 
 class Broken({cls}):
-    """The method with one deliberate slip (a forgotten scale, an index one off). Override what it spoils."""
+    """The method with one deliberate slip that keeps the answer's form (a forgotten scale, an index one off)."""
 
 
 def outcome(method) -> dict:
@@ -217,15 +217,21 @@ def write(path: Path, text: str) -> None:
         ) from None
 
 
+def shown(path: Path) -> Path:
+    """As short as a person would type it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def next_steps(name: str, task: str, target: Path, test: Path | None) -> str:
+    target, test = shown(target), test and shown(test)
     lines = [f"wrote {target}"] + ([f"wrote {test}"] if test else [])
     lines += ["", "Next:", "  1. write the stubs, and the three lines of the idea with the paper"]
     if test:
         lines += [
             "  2. write the oracle and the slip in the test, and take the two xfail marks away:",
             f"       python -m pytest {test}",
-            f"  3. effbench check {name}",
-            f"  4. effbench run smoke --task {task} --method {name}",
+            f"  3. effbench run smoke --task {task}",
+            f"  4. effbench check {name}",
         ]
     else:
         lines += [

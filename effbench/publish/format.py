@@ -25,6 +25,8 @@ def clean(text: Any, limit: int = 400) -> str:
     text = text if isinstance(text, str) else json.dumps(text, sort_keys=True, ensure_ascii=False, default=str)
     if len(text) > limit:
         text = text[: limit - 3] + "..."
+    if text.isascii() and text.isprintable():
+        return text
     text = " ".join(text.split("\n")).replace("\t", " ")
     return "".join(_visible(char) for char in text)
 

@@ -9,6 +9,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from .groups import Group, Row
 
 SURE, MAYBE = "front", "maybe"
@@ -44,27 +46,29 @@ def best(rows: Sequence[Row], name: str, better: str) -> set[int]:
 def front(rows: Sequence[Row], pair: tuple[str, str], better: dict[str, str]) -> dict[int, str]:
     """id of row -> SURE (no other row has better values) or MAYBE (dominated, but within the intervals)."""
     signs = [1 if better.get(name) == "higher" else -1 for name in pair]
-    points = []
+    chosen, values, worst, hope = [], [], [], []
     for row in rows:
         spans = [ends(row, name) for name in pair]
         if all(spans):
-            values = tuple(sign * row.value(name) for sign, name in zip(signs, pair))
+            chosen.append(row)
+            values.append([sign * row.value(name) for sign, name in zip(signs, pair)])
             # Pessimistic and optimistic corners, both as "more is better".
-            worst = tuple(min(sign * end for end in span) for sign, span in zip(signs, spans))
-            hope = tuple(max(sign * end for end in span) for sign, span in zip(signs, spans))
-            points.append((row, values, worst, hope))
-    marks = {}
-    for row, values, _, hope in points:
-        others = [point for point in points if point[0] is not row]
-        if not any(dominates(other[1], values) for other in others):
-            marks[id(row)] = SURE
-        elif not any(dominates(other[2], hope) for other in others):
-            marks[id(row)] = MAYBE
-    return marks
+            worst.append([min(sign * end for end in span) for sign, span in zip(signs, spans)])
+            hope.append([max(sign * end for end in span) for sign, span in zip(signs, spans)])
+    if not chosen:
+        return {}
+    sure, maybe = ~dominated(values, values), ~dominated(hope, worst)
+    return {id(row): SURE if s else MAYBE for row, s, m in zip(chosen, sure, maybe) if s or m}
 
 
-def dominates(a: tuple, b: tuple) -> bool:
-    return all(x >= y for x, y in zip(a, b)) and a != b
+def dominated(points: Sequence[Sequence[float]], by: Sequence[Sequence[float]]) -> np.ndarray:
+    """Whether each point (more is better in both) is beaten by one of `by`: as good in both, better in one."""
+    points, by = np.asarray(points, dtype=float), np.asarray(by, dtype=float)
+    by = by[np.argsort(-by[:, 0], kind="stable")]
+    best = np.concatenate([[-np.inf], np.maximum.accumulate(by[:, 1])])  # of the k points furthest to the right
+    further = best[np.searchsorted(-by[:, 0], -points[:, 0], "left")]
+    as_far = best[np.searchsorted(-by[:, 0], -points[:, 0], "right")]
+    return (further >= points[:, 1]) | (as_far > points[:, 1])
 
 
 def pairs(group: Group, fronts: Any = None) -> list[tuple[str, str]]:

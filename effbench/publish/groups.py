@@ -145,7 +145,7 @@ def direction(name: str) -> str:
     """Which way is better, told by a reading's name; tasks may say otherwise through `better`."""
     if name.startswith("quality."):
         return "lower" if set(re.split(r"[^a-z]+", name.lower())) & LOWER_WORDS else "higher"
-    return "higher" if name.startswith("serve.throughput") else "lower"
+    return "higher" if name.startswith(("serve.throughput", "serve.roof")) else "lower"
 
 
 def _varied(arms: list[list[dict]]) -> dict[str, set[str]]:

@@ -38,11 +38,14 @@ def inline(name: str) -> str:
     return text
 
 
-def policy(scripts: Sequence[str]) -> str:
-    """The content-security policy of a page with exactly these inline scripts. plotly writes style elements: those are allowed."""
+def policy(scripts: Sequence[str], *, own: bool = False) -> str:
+    """The content-security policy of a page with exactly these inline scripts, or (`own`) with files of its own site alone.
+
+    plotly writes style elements: those are allowed.
+    """
     hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts)
-    source = hashes or "'none'"
-    rules = ("default-src 'none'", f"script-src {source}", "style-src 'unsafe-inline'", "img-src data: blob:")
+    source, styles = ("'self'", "'self' 'unsafe-inline'") if own else (hashes or "'none'", "'unsafe-inline'")
+    rules = ("default-src 'none'", f"script-src {source}", f"style-src {styles}", "img-src data: blob:")
     return "; ".join((*rules, "base-uri 'none'", "form-action 'none'"))
 
 
@@ -60,7 +63,13 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True, lstrip_blocks=True, finalize=_printable,
     )  # fmt: skip
     made.filters["data"] = data
+    made.filters["block"] = block
     return made
+
+
+def block(value: str) -> Markup:
+    """Text of several lines, each made printable."""
+    return Markup("\n").join(fmt.clean(line, 400) for line in value.splitlines()[:1000])
 
 
 def _printable(value: Any) -> Any:
@@ -76,6 +85,18 @@ def render(template: str, *, plots: bool, **context: Any) -> str:
         policy=policy(scripts),
         scripts=[Markup(text) for text in scripts],
         style=Markup(asset("page.css")),
+        root=None,
         version=__version__,
         **context,
     )
+
+
+SITE_SCRIPTS = ("page.js", "site.js", "explore.js", "drawer.js")
+
+
+def render_site(template: str, *, root: str, plots: bool, **context: Any) -> str:
+    """A page of a site: style and scripts are shared files below `root`, the relative way to the site's front page."""
+    files = [*((PLOTLY, "plots.js") if plots else ()), *SITE_SCRIPTS]
+    return _environment().get_template(template).render(
+        policy=policy((), own=True), root=root, files=files, scripts=[], version=__version__, **context
+    )  # fmt: skip

@@ -28,7 +28,7 @@ class Plot:
     """One or more figures side by side, and the table of the numbers in them. `figures` are dicts for JSON."""
 
     title: str
-    kind: str  # front | scaling | curve | ratio
+    kind: str  # front | scaling | curve | ratio | roofline
     note: str
     figures: tuple[dict[str, Any], ...]
     head: tuple[str, ...]

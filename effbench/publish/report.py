@@ -17,6 +17,7 @@ from . import format as fmt
 from .groups import Group, Row, groups, machine
 from .page import render
 from .plots import Style, plots
+from .roofs import roofline_plots
 from .tables import suite_fronts, table
 
 
@@ -47,10 +48,12 @@ def page_of(runs: Sequence[Loaded], *, baseline: str | None = None, fronts=None,
     environments = {key: facts for run in runs for key, facts in run.environments.items()}
     made = groups(Loaded(tuple(records.values()), environments), baseline=baseline, better=better)
     style = Style([row.method for group in made for row in group.rows])
+    rooflines = roofline_plots(made, environments, style)
     sections = [section(group, number, style, fronts) for number, group in enumerate(made, start=1)]
     return render(
         "report.html.j2",
-        plots=any(part["plots"] for part in sections),
+        plots=bool(rooflines) or any(part["plots"] for part in sections),
+        rooflines=rooflines,
         title=_title(runs, records.values()),
         facts=facts(list(records.values()), environments),
         synthetic=any(record["suite"] == synthetic.NAME for record in records.values()),

@@ -32,6 +32,10 @@ class Cell:
     detail: str = ""  # the interval, on the scale of the text
     best: bool = False
     why: str = ""  # how it was measured, or why it is missing
+    href: str = ""  # a page of the same site
+    low: float | None = None
+    high: float | None = None
+    rank: str = ""  # "2" or "1–3": places that the intervals allow
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Column:
     label: str
     numeric: bool = False
     better: str = ""
+    facet: bool = False  # rows may be chosen by its values
+    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ class Line:
     mark: str = ""
     baseline: bool = False
     row: Row | None = None
+    drawer: str = ""  # where its records lie: "shard:place,place"
 
 
 @dataclass(frozen=True)

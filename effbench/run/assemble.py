@@ -46,6 +46,7 @@ class Timing:
     first: float | None = None
     host: list[float] = field(default_factory=list)  # median per visit from call to answer, where the device has its own clock
     how: str = ""
+    compile: float | None = None  # seconds of compiling in all turns, where the framework tells
 
     def add(self, answer: dict, disturbed: str = "") -> None:
         self.visits.append(Visit(median(answer["wall"]), median(answer["cpu"]), disturbed=disturbed))
@@ -54,6 +55,8 @@ class Timing:
         self.spent += answer["spent"]
         if self.first is None:
             self.first = answer["first"]
+        if "compile" in answer:
+            self.compile = (self.compile or 0.0) + answer["compile"]
         if "host" in answer:
             self.host.append(median(answer["host"]))
             self.how = answer["how"]

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..api.errors import DeviceError, RunError
 from ..data import registry as datasets
+from ..data.cache import roofline_folder
+from ..measure import roofline
 from ..measure.host import environment_key, fingerprint
 from ..plan import plan as plans
 from ..plan import suite as suites
@@ -44,6 +50,7 @@ class Options:
     bare: bool = False
     offline: bool = False
     quiet: bool = False
+    started: float | None = None  # `time.monotonic()` from which --within counts; default now
 
 
 @dataclass
@@ -96,8 +103,30 @@ def absent(device: str) -> str:
     return "" if found else "there is no TPU"
 
 
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does: cleanly, resumable."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def run(options: Options) -> Outcome:
-    start = time.monotonic()
+    with stoppable():
+        return _run(options)
+
+
+def _run(options: Options) -> Outcome:
+    start = options.started or time.monotonic()
     if options.within is not None and not options.within > 0:
         raise RunError(f"{options.within:g} s is no time", where="--within", remedy="Give seconds above 0.")
     plan = make_plan(options)
@@ -112,12 +141,14 @@ def run(options: Options) -> Outcome:
         fetch(plan, options, progress)
         machine = fingerprint()
         key = environment_key(machine, suite.threads, suite.devices[0])
-        journal.add_environment(key, {**machine, "threads": suite.threads, "device": suite.devices[0]})
+        roofs = measured_roofs(machine, suite)
+        details = {**machine, "threads": suite.threads, "device": suite.devices[0]}
+        journal.add_environment(key, details | ({"roofs": roofs} if roofs else {}))
         origin = Provenance(suite.name, key, provenance.commit(), provenance.tree_digest())
         try:
             with Nurseries() as nurseries:
                 until = start + options.within if options.within else None
-                Runner(plan, journal, origin, Materials(), progress, nurseries, until).run()
+                Runner(plan, journal, origin, Materials(), progress, nurseries, until, roofs).run()
         except OutOfTime:
             outcome.stopped = f"stopped after {time.monotonic() - start:.0f} s, before --within was over; the same command resumes"
         except KeyboardInterrupt:
@@ -130,6 +161,16 @@ def run(options: Options) -> Outcome:
     outcome.seconds = time.monotonic() - start
     outcome.code = code(outcome)
     return outcome
+
+
+def measured_roofs(machine: dict, suite: suites.Suite) -> dict[str, dict]:
+    """device -> roofs that `effbench doctor --calibrate` measured on this machine."""
+    found = {}
+    for device in suite.devices:
+        key = environment_key(machine, suite.threads, device)
+        if roofs := roofline.load(roofline_folder(), key, device, suite.threads):
+            found[device] = roofs
+    return found
 
 
 def code(outcome: Outcome) -> int:

@@ -40,7 +40,11 @@ class Committed:
             and record["size"] == self.size
         ]
         info = self.registry.methods.get((task, method))
-        best = tuning.best(self.registry.task(task), found) if info else None
+        if info is None:
+            return None
+        # Trials of this version of the method where there are any; those of an older one only with a mark.
+        found = [record for record in found if record["method_version"] == info.version] or found
+        best = tuning.best(self.registry.task(task), found)
         if best is None:
             return None
         params = {name: value for name, value in best["params"].items() if name in info.of_kind("param")}

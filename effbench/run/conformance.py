@@ -28,11 +28,12 @@ from .assemble import Provenance
 from .journal import Journal
 from .materials import Materials
 from .progress import Progress
-from .schedule import Live, Runner
+from .schedule import Live, Runner, opening
 from .supervisor import Child, Lost, Nurseries
 
 LIMITS = Limits(seconds=120.0, memory=4 << 30, turn=0.005, rounds=3, serve=0.1)
 WIDTH = 12
+ATTRIBUTES = ("name", "version", "backend", "deterministic", "claims")
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class Inspector(Runner):
         child = Child(nursery, LIMITS.memory, self.allowed())
         try:
             child.ask("probe", name="watch")
-            child.ask("open", **self.opening(trial))
+            child.ask("open", **opening(self.plan.registry, trial))
         except Lost as lost:
             lost.printed = child.tail()
             child.end()
@@ -186,7 +187,9 @@ def examine(registry: Registry, task: TaskInfo, info: MethodInfo, nurseries: Nur
             found = ask("import", child, "clean", allowed=own)
             printed = child.tail().strip()
             yield say("import", "FAIL", f"prints at import: {printed[:200]}") if found.outcome == "ok" and printed else found
-            yield ask("literals", child, "literals", task=task.name)
+            read = {name: repr(getattr(info, name)) for name in ATTRIBUTES}
+            settings = {name: repr(setting) for name, setting in info.settings.items()}
+            yield ask("literals", child, "literals", attributes=read, settings=settings)
             yield ask("constructor", child, "constructor")
         finally:
             child.end()

@@ -19,6 +19,24 @@ from pathlib import Path
 from ..api import record as records
 from ..api.errors import RecordError, RunError
 
+PROBE = 1 << 18  # bytes that must still go onto a disk which is not full
+
+
+def full(folder: Path) -> str:
+    """What keeps this process from writing a small file there, or ""."""
+    probe = folder / f".probe-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(probe, "wb") as file:
+            file.write(bytes(PROBE))
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.strerror or str(error)
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+    return ""
+
 
 class Journal:
     def __init__(self, folder: Path):
@@ -34,7 +52,7 @@ class Journal:
     @contextlib.contextmanager
     def open(cls, folder: Path, *, suite: str, text: str, fresh: bool = False) -> Iterator[Journal]:
         """Lock the folder, read what is finished, cut off a torn last line. `fresh` moves earlier records aside."""
-        journal = cls(Path(folder))
+        journal = cls(Path(folder).absolute())  # workers live in another folder
         try:
             journal.folder.mkdir(parents=True, exist_ok=True)
             journal._lock = os.open(journal.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -179,7 +197,12 @@ class Journal:
 
     def add_environment(self, key: str, details: dict) -> None:
         path = self.folder / "environment.json"
-        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        try:
+            known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            if not isinstance(known, dict):
+                raise ValueError("not a table")
+        except ValueError as error:
+            raise RecordError(f"not valid JSON ({error})", where=str(path), remedy="Restore the file, or add --fresh.") from None
         if known.get(key) != details:
             known[key] = details
             self.write_text("environment.json", json.dumps(known, indent=1, sort_keys=True) + "\n")

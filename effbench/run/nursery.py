@@ -21,6 +21,8 @@ import shutil
 import signal
 import socket
 import sys
+import time
+import traceback
 from pathlib import Path
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
@@ -35,6 +37,8 @@ def prctl(option: int, value: int) -> None:
 
 
 def main() -> None:
+    # An import may take seconds, during which nobody looks at the control socket. Nothing is below yet that needs cleaning up.
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     control = socket.socket(fileno=int(sys.argv[1]))
     for module in filter(None, sys.argv[2].split(",")):
         try:
@@ -44,6 +48,7 @@ def main() -> None:
     importlib.import_module("effbench.run.worker")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
+    prctl(PR_SET_PDEATHSIG, 0)
     Nursery(control).serve()
 
 
@@ -79,6 +84,8 @@ class Nursery:
         if pid == 0:
             try:
                 self.become_worker(request, fds)
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(70)
         for fd in fds:
@@ -129,11 +136,21 @@ class Nursery:
             os.killpg(pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
             pass
-        for stray in strays(set(self.homes)):
-            try:
-                os.kill(stray, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        self.end_strays()
+
+    def end_strays(self) -> None:
+        """Until none is left: the children of a stray come here only when it is dead."""
+        for _ in range(500):
+            found = strays(set(self.homes))
+            if not found:
+                return
+            for pid in found:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, os.WNOHANG)
+                except (ProcessLookupError, ChildProcessError):
+                    pass
+            time.sleep(0.002)
 
     def kill(self, pid: int) -> None:
         if pid in self.homes:
@@ -151,9 +168,9 @@ class Nursery:
     def close(self) -> None:
         for pid in list(self.homes):
             self.kill(pid)
-        for stray in strays(set(self.homes)):
-            os.kill(stray, signal.SIGKILL)
-        for home in self.homes.values():
+        homes, self.homes = self.homes, {}  # from here on workers are strays like their children
+        self.end_strays()
+        for home in homes.values():
             shutil.rmtree(home, ignore_errors=True)
         os._exit(0)
 

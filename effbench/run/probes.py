@@ -17,7 +17,6 @@ from .probing import answer
 from .session import Session
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-ATTRIBUTES = ("name", "version", "backend", "deterministic", "claims")
 _touched: list[str] = []
 
 
@@ -65,23 +64,17 @@ def constructor(worker: Any) -> dict:
     return answer("ok")
 
 
-def literals(worker: Any, task: str) -> dict:
-    """What the registry read from the text is what the class holds after its import."""
-    from ..plan.registry import Registry
-
-    registry = Registry.read(worker.origins)
-    cls, problem = type(worker.session.make()), []
-    info = registry.methods.get((task, cls.name))
-    if info is None:
-        return answer("FAIL", f"after its import the method is called '{cls.name}', which the text does not say")
-    problem += [
-        f"{n} is {getattr(cls, n)!r}, read as {getattr(info, n)!r}" for n in ATTRIBUTES if getattr(cls, n) != getattr(info, n)
+def literals(worker: Any, attributes: dict[str, str], settings: dict[str, str]) -> dict:
+    """What the registry read from the text (as `repr`) is what the class holds after its import."""
+    cls = type(worker.session.make())
+    live = {name: repr(setting) for name, setting in cls.settings().items()}
+    wrong = [
+        f"{name} is {getattr(cls, name)!r}, read as {text}" for name, text in attributes.items() if repr(getattr(cls, name)) != text
     ]
-    live = cls.settings()
-    problem += [
-        f"setting '{n}' differs from its text" for n in sorted({*live, *info.settings}) if live.get(n) != info.settings.get(n)
+    wrong += [
+        f"setting '{name}' differs from its text" for name in sorted({*live, *settings}) if live.get(name) != settings.get(name)
     ]
-    return answer("FAIL", "; ".join(problem)[:300]) if problem else answer("ok")
+    return answer("FAIL", "; ".join(wrong)[:300]) if wrong else answer("ok")
 
 
 def skipping(worker: Any) -> dict:

@@ -12,17 +12,18 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from ..api.errors import RecordError, RunError
 from ..api.record import identity
 from ..measure import noise
 from ..plan.plan import Group, Plan
 from ..plan.registry import Registry
 from ..plan.trial import Trial
-from . import assemble
+from . import assemble, derived
 from .assemble import Provenance, Timing
-from .journal import Journal
+from .journal import Journal, full
 from .materials import Materials
 from .progress import Progress
-from .supervisor import Child, Lost, Nurseries, Refused, cores
+from .supervisor import Child, Lost, Nurseries, Refused, apart, cores, plain
 from .tuning import choose
 
 LIVE = 8  # methods of a group that are in memory at once; larger groups are timed in parts, each beside the baseline
@@ -30,6 +31,7 @@ SERIOUS = 10  # rounds from which seconds are meant to be read; fewer (smoke) ar
 MIN_SHARE = 0.9  # of a turn that single-threaded CPU work must have had its core
 LONG = 2.0  # s; a call above this is timed three times
 RESERVE = 5.0  # s kept back by --within for scores and records
+LAST = 2.0  # s before the end of --within at which a build that is on is ended
 
 
 class OutOfTime(Exception):
@@ -56,6 +58,7 @@ class Runner:
     progress: Progress
     nurseries: Nurseries
     until: float | None = None
+    roofs: dict[str, dict] = field(default_factory=dict)  # device -> measured roofs, where this machine was calibrated
     clock: Callable[[], float] = time.monotonic
 
     def run(self) -> None:
@@ -79,17 +82,32 @@ class Runner:
     def allowed(self) -> float:
         """Seconds a trial may use: its limit, and never past --within."""
         limit = self.plan.suite.limits.seconds
-        return limit if self.until is None else max(1.0, min(limit, self.until - self.clock() - 1.0))
+        return limit if self.until is None else max(1.0, min(limit, self.until - self.clock() - LAST))
 
     def write(self, trial: Trial, **parts) -> None:
         found = assemble.record(trial, self.origin, data_digest=self.materials.digest(trial.data, trial.seed), **parts)
-        self.journal.write(found)
+        try:
+            self.journal.write(found)
+        except (RecordError, ValueError, TypeError) as error:
+            # What a method put into its readings may not end the run.
+            reason = f"its record cannot be written: {plain(str(error), 300)}"
+            kept = {name: parts[name] for name in ("case", "knobs") if name in parts}
+            found = assemble.record(trial, self.origin, status="error", reason=reason, **kept)
+            self.journal.write(found)
         self.progress.finished(trial, found)
 
     def fail(self, trial: Trial, status: str, reason: str, child: Child | None = None, *, settings=None, **parts) -> None:
         """The same status for every case and knob setting that has no record yet."""
-        if self.until is not None and status == "timeout" and self.clock() > self.until - 2.0:
+        if self.until is not None and status == "timeout" and self.clock() > self.until - LAST - 1.0:
             raise OutOfTime  # it was --within that ended it, not its own deadline
+        if status == "full":
+            status = "error"
+            for folder in (self.journal.folder, self.materials.cache):
+                if problem := full(folder):
+                    raise RunError(
+                        f"cannot write ({problem}); {len(self.journal.done)} finished records are safe", where=str(folder),
+                        remedy="Free space and start the same command again: it resumes.",
+                    )  # fmt: skip
         if child is not None and status not in ("skipped", "wrong") and child.log:
             self.journal.write_log(trial.key, child.tail())
         for case, knobs in settings or trial.settings():
@@ -125,7 +143,7 @@ class Runner:
         try:
             for part in parts:
                 self.check_time()
-                lead = self.run_part(group, baseline, lead, part)
+                lead = self.run_part(group, baseline, lead, part, last=part is parts[-1])
         finally:
             if lead is not None:
                 lead.child.end()
@@ -167,10 +185,18 @@ class Runner:
         artifact = self.journal.folder / "artifacts" / trial.key
         event = self.journal.built.get(trial.key)
         restore = bool(event and event.get("saved") and artifact.is_dir())
+        notes = []
+        if restore:
+            try:
+                child.ask("build", prepared=prepared["path"], artifact=str(artifact), restore=True)
+            except Lost as lost:
+                child.end()
+                notes.append(f"what an interrupted run had saved could not be loaded ({lost.reason[:160]}); built again")
+                restore, child = False, self.start(trial)
         try:
             if not restore:
                 shutil.rmtree(artifact, ignore_errors=True)
-            answer = child.ask("build", prepared=prepared["path"], artifact=str(artifact) if trial.cases else "", restore=restore)
+                answer = child.ask("build", prepared=prepared["path"], artifact=str(artifact) if trial.cases else "", restore=False)
         except Lost as lost:
             child.end()
             lost.child = child
@@ -179,6 +205,7 @@ class Runner:
             answer = event["answer"]
         elif trial.cases and artifact.is_dir() and any(artifact.iterdir()):
             self.journal.write_event({"key": trial.key, "saved": True, "answer": answer})
+        answer["notes"] = [*answer["notes"], *notes]
         answer["prepared"] = {k: v for k, v in prepared.items() if k != "path"}
         return child, answer
 
@@ -201,7 +228,7 @@ class Runner:
 
     # -- rounds -------------------------------------------------------------------------------------------------------
 
-    def run_part(self, group: Group, baseline: Trial, lead: Live | None, part: list[Trial]) -> Live | None:
+    def run_part(self, group: Group, baseline: Trial, lead: Live | None, part: list[Trial], *, last: bool) -> Live | None:
         live: list[Live] = []
         try:
             if lead is None:
@@ -216,13 +243,16 @@ class Runner:
                 if found is not None:
                     live.append(found)
             if live:
-                self.rounds(group, live, lead)
+                with apart(max(item.trial.threads for item in live)):
+                    self.rounds(group, live, lead)
                 for item in live:
                     self.finish(item, lead)
         finally:
             for item in live:
                 if item is not lead:
                     item.child.end()
+                # What an interrupted run saved stays: the next one loads it instead of building again.
+                if self.done(item.trial) and (item is not lead or last):
                     shutil.rmtree(self.journal.folder / "artifacts" / item.trial.key, ignore_errors=True)
         return lead if lead is not None and lead.child.alive else None
 
@@ -345,6 +375,9 @@ class Runner:
                 continue
             timing = item.timings[setting]
             readings = {**build["readings"], **timing.readings(answer["readings"]["serve.items"]["value"]), **answer["readings"]}
+            readings |= derived.compile_reading(trial.backend, timing.compile, timing.first, readings["serve.latency"]["value"])
+            roofs = self.roofs.get(trial.device)
+            readings |= derived.roof_readings(readings, roofs, dtype=trial.dtype, key=self.origin.environment)
             # With few rounds (smoke) nobody reads the seconds: only a measurement that means to be one is called unstable.
             unstable = timing.unstable() if self.plan.suite.limits.rounds >= SERIOUS else ""
             self.write(

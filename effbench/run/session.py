@@ -108,6 +108,8 @@ class Session:
         self._build_readings(totals, memory_start)
         if scores:
             self.quality, curves = self._quality(scores)
+            if curves and self.curve:
+                raise ValueError(f"task '{self.task.name}' gives curves by evaluate and by score; a record holds one grid")
             self.curve.update(curves)
 
     def _allow(self, method: Method) -> Allowance:
@@ -134,6 +136,7 @@ class Session:
         """Run the build; at each Step the clock stands still for the budget, the curve and the progress line."""
         clock, allowance = self.clock, run.budget
         before, cpu_before = clock.elapsed(), clock.cpu()
+        compiled, evaluating = self.backend.compile_seconds(), 0.0
         per_step = method.step_flops(self.given) if "build" in self.task.phases else None
         steps = samples = rows = 0
         marks = self._marks(allowance)
@@ -144,6 +147,8 @@ class Session:
                 for step in result:
                     if not isinstance(step, Step):
                         raise Wrong(f"build yielded {type(step).__name__}, not Step")
+                    if not (step.steps >= 0 and step.samples >= 0):
+                        raise Wrong(f"build yielded a negative Step ({step.steps} steps, {step.samples} samples)")
                     clock.stop()
                     if run.exhausted:
                         # The step after the last allowed one: its work is not part of the budget any more.
@@ -156,16 +161,21 @@ class Session:
                         while marks[0] <= steps:
                             marks.pop(0)
                         self.backend.synchronise()
+                        paused = self.backend.compile_seconds() or 0.0
                         self._row(method, steps, samples, per_step, clock.elapsed() - before)
+                        evaluating += (self.backend.compile_seconds() or 0.0) - paused
                         rows = steps
                         self.announce(f"step {steps}" + (f" of {allowance.steps}" if allowance.steps else ""))
                     clock.start()
             self.backend.synchronise()
         finally:
             clock.stop()
+        compiling = None if compiled is None else self.backend.compile_seconds() - compiled - evaluating
         if record_curve and steps and rows != steps:
             self._row(method, steps, samples, per_step, clock.elapsed() - before)
         progress = {"build.time": clock.elapsed() - before, "build.cpu": clock.cpu() - cpu_before}
+        if compiling is not None:
+            progress["build.compile_time"] = max(0.0, compiling)
         if steps:
             progress["build.steps"] = steps
         if samples:
@@ -210,7 +220,10 @@ class Session:
         cpu = totals.pop("build.cpu", None)
         for name, value in totals.items():
             unit = {"build.steps": "step", "build.samples": "sample"}.get(name, "s")
-            out[name] = reading(value / n, unit, how=how if unit == "s" else "", cpu=cpu / n if name == "build.time" else None)
+            told = how if unit == "s" else ""
+            if name == "build.compile_time":
+                told = "trace, lower and compile, within build.time, by the framework's events"
+            out[name] = reading(value / n, unit, how=told, cpu=cpu / n if name == "build.time" else None)
         out["build.peak_memory"] = host_peak(memory_start)
         peak, reason = self.backend.device_peak()
         if self.device != "cpu":
@@ -275,25 +288,29 @@ class Session:
 
         name, _ = setting
         call, batches, run = self.call(setting), self.batches(name), self.method.run
-        start = memory.reset_peak()
         self.backend.device_reset()
-        outputs, readings = [], {}
-        began = time.perf_counter()
+        outputs, peaks, spent = [], [], 0.0
         for batch in batches:
+            # Anew for each call: the outputs kept for scoring are no memory that a call needs.
+            start, began = memory.reset_peak(), time.perf_counter()
             output = call(batch)
             self.backend.synchronise(output)
-            if not outputs:  # of one call alone: the answers kept for scoring are not the method's memory
-                readings["serve.peak_memory"] = host_peak(start)
-                if self.device != "cpu":
-                    peak, reason = self.backend.device_peak()
-                    readings["serve.device_peak_memory"] = reading(peak, "B", how="allocator peak", reason=reason)
+            spent += time.perf_counter() - began
+            peaks.append(host_peak(start))
+            if self.device != "cpu" and not outputs:  # of the first call alone: an earlier answer may still be held later
+                peak, reason = self.backend.device_peak()
+                device = reading(peak, "B", how="allocator peak", reason=reason)
             outputs.append(self.backend.to_numpy(output))
-        each = (time.perf_counter() - began) / len(batches)
+        each = spent / len(batches)
+        readings = {"serve.peak_memory": max(peaks, key=lambda peak: peak["value"] or 0)}
+        if self.device != "cpu":
+            readings["serve.device_peak_memory"] = device
         # Work that depends on the data is averaged over several batches, fewer where a call is long.
         probes = batches[: max(1, min(len(batches), PROBES, int(PROBE_SECONDS / max(each, 1e-9))))]
         run._counting, run._counts = True, {}
         try:
-            items = float(sum(self.task.items(batch, call(batch)) for batch in probes)) / len(probes)
+            answers = [call(batch) for batch in probes]
+            items = float(sum(self.task.items(batch, answer) for batch, answer in zip(probes, answers))) / len(probes)
         finally:
             run._counting = False
         counts = {count: value / len(probes) for count, value in run._counts.items()}
@@ -305,6 +322,8 @@ class Session:
         if fingerprint(self.backend.to_numpy(batches)) != self._sums[name]:
             raise Wrong("the method changed its input")
         self._same_answer(setting, outputs)
+        if not close(self.backend.to_numpy(answers), outputs[: len(probes)]):
+            raise Wrong("a counted call answered differently from an uncounted call on the same input")
         scored = self.task.score(self.method, self.given, self.hidden, self.case(name), outputs)
         readings.update(self._graph(call, batches))
         readings["serve.energy"] = self._energy(call, batches, energy)
@@ -356,6 +375,8 @@ class Session:
         for name in {name: None for score in scores for name in score}:
             values = [score[name] for score in scores if name in score]
             if isinstance(values[0], Curve):
+                if not all(np.isfinite(np.asarray(axis, dtype=np.float64)).all() for c in values for axis in (c.x, c.y)):
+                    raise Wrong(f"curve '{name}' has numbers that are not finite")
                 curves.update(mean_curve(name, values))
                 continue
             if name not in self.task.metrics:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -11,16 +12,28 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..api.errors import RunError
+from ..api.record import STATUSES
 from ..backends import PRELOAD
 
 ROOT = Path(__file__).resolve().parents[2]
 LOG_BYTES = 16384
 KILL_SECONDS = 2.0
+MARK = "EFFBENCH_NURSERY"  # in the environment of a nursery and of everything below it
+# What an answer must hold. A method may write to the socket itself; that may not end more than its trial.
+ANSWERS = {
+    "open": {"loaded": str},
+    "prepare": {"seconds": (int, float), "bytes": int},
+    "build": {"readings": dict, "quality": dict, "curve": dict, "notes": list, "loaded": str},
+    "open_serve": {},
+    "turn": {"wall": list, "cpu": list, "calls": int, "first": (int, float), "spent": (int, float), "own": (int, float)},
+    "finish": {"readings": dict, "notes": list},
+}
 
 
 class Lost(Exception):
@@ -29,6 +42,12 @@ class Lost(Exception):
     def __init__(self, status: str, reason: str):
         super().__init__(reason)
         self.status, self.reason = status, reason
+
+
+def plain(text: str, limit: int = 600) -> str:
+    """One printable line: what a method says ends in records and on terminals. Never empty."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 8 * limit]).split())
+    return (line if len(line) <= limit else line[: limit - 3] + "...") or "no reason was given"
 
 
 class Refused(Lost):
@@ -43,6 +62,20 @@ def cores(threads: int) -> tuple[list[int], list[int]]:
     if threads >= len(have):
         return have, have
     return have[-threads:], have[: len(have) - threads]
+
+
+@contextlib.contextmanager
+def apart(threads: int) -> Iterator[None]:
+    """Keep the parent off the cores of timed workers. Only while nothing is started: children inherit where a process may run."""
+    kept = cores(threads)[1]
+    before = os.sched_getaffinity(0) if kept else set()
+    try:
+        if kept:
+            os.sched_setaffinity(0, kept)
+        yield
+    finally:
+        if kept:
+            os.sched_setaffinity(0, before)
 
 
 def worker_environment(backend: str, device: str, threads: int) -> dict[str, str]:
@@ -73,10 +106,13 @@ class Nursery:
 
     def __init__(self, backend: str, device: str, threads: int, *, extra: dict[str, str] | None = None):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.mark = uuid.uuid4().hex
+        self.lost = False
+        environment = {**worker_environment(backend, device, threads), **(extra or {}), MARK: self.mark}
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "effbench.run.nursery", str(theirs.fileno()), PRELOAD[backend]],
-                pass_fds=[theirs.fileno()], env={**worker_environment(backend, device, threads), **(extra or {})}, stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )  # fmt: skip
         self.control = ours
@@ -93,6 +129,7 @@ class Nursery:
             while True:
                 answer = self.receive(60.0)
                 if "pid" in answer:
+                    self.exits.pop(answer["pid"], None)  # numbers come back
                     return answer["pid"], ours, read
         except (OSError, Lost) as error:
             raise RunError(
@@ -106,6 +143,7 @@ class Nursery:
         ready, _, _ = select.select([self.control], [], [], timeout)
         data = self.control.recv(65536) if ready else b""
         if not data:
+            self.lost = True
             raise Lost("crash", "the nursery of workers ended" if ready else "the nursery of workers does not answer")
         message = json.loads(data)
         if "exit" in message:
@@ -127,13 +165,26 @@ class Nursery:
         except OSError:
             pass
 
-    def close(self) -> None:
+    def close(self, patience: float = KILL_SECONDS / 2) -> None:
         self.control.close()
         try:
-            self.process.wait(KILL_SECONDS)
+            self.process.wait(patience)
         except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.kill()
             self.process.wait()
+        if self.process.returncode:
+            sweep(self.mark)
+
+
+def sweep(mark: str) -> None:
+    """End what a nursery that was killed itself could not end."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if f"{MARK}={mark}".encode() in (entry / "environ").read_bytes():
+                    os.kill(int(entry.name), signal.SIGKILL)
+            except OSError:
+                continue
 
 
 class Nurseries:
@@ -144,7 +195,11 @@ class Nurseries:
 
     def get(self, backend: str, device: str, threads: int) -> Nursery:
         key = (backend, device, threads)
-        if key not in self.running:
+        found = self.running.get(key)
+        if found is not None and (found.lost or found.process.poll() is not None):
+            found.close(0.0)
+            found = None
+        if found is None:
             self.running[key] = Nursery(*key)
         return self.running[key]
 
@@ -152,6 +207,8 @@ class Nurseries:
         return self
 
     def __exit__(self, *error) -> None:
+        for nursery in self.running.values():
+            nursery.control.close()
         for nursery in self.running.values():
             nursery.close()
         self.running.clear()
@@ -166,6 +223,7 @@ class Child:
     seconds: float
     progress: Callable[[str], None] = lambda text: None
     used: float = 0.0
+    asked: int = 0
     log: bytearray = field(default_factory=bytearray)
 
     def __post_init__(self):
@@ -176,34 +234,47 @@ class Child:
     def ask(self, op: str, **arguments) -> dict:
         """The answer of a command. Raises Refused where the method failed, Lost where the worker is gone."""
         start = time.monotonic()
+        self.asked += 1
         try:
-            self.channel.sendall(json.dumps({"op": op, **arguments}).encode() + b"\n")
+            self.channel.sendall(json.dumps({"op": op, "id": self.asked, **arguments}).encode() + b"\n")
             while True:
                 message = self._message(start + self.seconds - self.used)
                 if "progress" in message and "status" not in message:
-                    self.progress(message["progress"])
+                    self.progress(plain(str(message["progress"]), 120))
                     continue
                 break
         except (BrokenPipeError, ConnectionResetError):
             raise self._gone() from None
         finally:
             self.used += time.monotonic() - start
-        if message.get("status") != "ok":
-            raise Refused(str(message.get("status", "error")), str(message.get("reason", "no reason")))
+        status = message.get("status")
+        if message.get("id") != self.asked or status not in (*STATUSES, "full"):
+            raise self._forged()
+        if status != "ok":
+            raise Refused(status, plain(str(message.get("reason", ""))))
+        if not all(isinstance(message.get(name), kind) for name, kind in ANSWERS.get(op, {}).items()):
+            raise self._forged()
         return message
 
+    def _forged(self) -> Lost:
+        self.end()
+        return Lost("crash", "the worker wrote something that is not an answer to its command channel")
+
     def _message(self, deadline: float) -> dict:
-        while b"\n" not in self.buffer:
+        while True:
+            # Also between two lines: a worker that babbles must not keep its parent busy past the deadline.
             wait = deadline - time.monotonic()
             if wait <= 0:
                 self.end()
                 raise Lost("timeout", f"over its deadline of {self.seconds:g} s; ended")
+            if b"\n" in self.buffer:
+                break
             watched = [self.channel] + ([self.output] if self.output is not None else [])
             ready, _, _ = select.select(watched, [], [], min(wait, 1.0))
             if self.output in ready:
                 self._drain()
             if self.channel in ready:
-                data = self.channel.recv(1 << 20)
+                data = self.channel.recv(1 << 16)
                 if not data:
                     raise self._gone()
                 self.buffer += data
@@ -215,9 +286,8 @@ class Child:
             message = json.loads(line)
             if not isinstance(message, dict):
                 raise ValueError
-        except ValueError:
-            self.end()
-            raise Lost("crash", "the worker wrote something that is not an answer to its command channel") from None
+        except (ValueError, RecursionError):
+            raise self._forged() from None
         return message
 
     def _drain(self) -> None:

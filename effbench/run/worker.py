@@ -5,6 +5,7 @@ An exception in a method becomes a status and a reason; it never ends more than 
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import json
@@ -22,6 +23,7 @@ from ..backends import get
 from ..plan.origins import Origin, digest_files, loaded_digest, mount
 from .session import Session, Skipped
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 PROTOCOL = 1  # raised when commands or answers change, so that a comparison of commits can say it
 TURN_SAMPLES = 30  # raw samples that one turn sends back
 
@@ -29,6 +31,8 @@ TURN_SAMPLES = 30  # raw samples that one turn sends back
 class Worker:
     def __init__(self, channel: socket.socket):
         self.channel = channel
+        self.pid = os.getpid()
+        self.id = 0  # of the request that is being answered
         self.session: Session | None = None
         self.backend: Any = None
         self.kit: Any = None  # events and buffers of the CUDA device, made when first needed
@@ -40,6 +44,7 @@ class Worker:
         stream = self.channel.makefile("rb")
         for line in stream:
             request = json.loads(line)
+            self.id = request.pop("id")
             try:
                 answer = getattr(self, "do_" + request.pop("op"))(**request)
                 self.send({"status": "ok", **(answer or {})})
@@ -49,10 +54,15 @@ class Worker:
                     return
 
     def send(self, message: dict) -> None:
-        self.channel.sendall(json.dumps(message, default=float).encode() + b"\n")
+        if os.getpid() != self.pid:
+            os._exit(70)  # a method forked and its child came back into the engine
+        self.channel.sendall(json.dumps({"id": self.id, **message}, default=float).encode() + b"\n")
 
     def failure(self, error: BaseException) -> dict:
-        traceback.print_exc()
+        try:
+            traceback.print_exc()
+        except Exception:
+            pass  # a method may have closed or replaced stderr
         if self.backend is not None and self.backend.is_out_of_memory(error):
             return {"status": "memory", "reason": f"out of memory: {first_line(error)}"}
         if isinstance(error, MemoryError):
@@ -64,7 +74,10 @@ class Worker:
         if isinstance(error, NotImplementedError):
             return {"status": "skipped", "reason": first_line(error) or "not implemented"}
         if isinstance(error, EffbenchError):
-            return {"status": "error", "reason": str(error)}
+            return {"status": "error", "reason": text_of(error)[:600]}
+        if isinstance(error, OSError) and error.errno in FULL:
+            # The parent looks whether that is so; it is not the method's fault then.
+            return {"status": "full", "reason": f"{type(error).__name__}: {first_line(error)}{place(error)}"}
         return {"status": "error", "reason": f"{type(error).__name__}: {first_line(error)}{place(error)}"}
 
     # -- commands -----------------------------------------------------------------------------------------------------
@@ -77,8 +90,14 @@ class Worker:
             self.session = None
             gc.collect()
         self.origins = [Origin(package, Path(folder), source) for package, folder, source in origins]
+        wanted = {reference[0].split(".")[0] for reference in (task, method, like) if reference}
         for origin in self.origins:
-            mount(origin)
+            try:
+                mount(origin)
+            except Exception:
+                if origin.package.split(".")[0] in wanted:
+                    raise
+                traceback.print_exc()  # another package's trouble; what is asked for here does not need it
         start = time.perf_counter()
         self.backend = get(trial["backend"])
         reason = self.backend.available(trial["device"])
@@ -146,7 +165,7 @@ class Worker:
         """One timed turn: seconds per call (on the device where it has a clock of its own), and what it cost."""
         setting = (case, tuple((name, value) for name, value in knobs))
         call, batches = self.session.call(setting), self.session.batches(case)
-        start, cpu = time.perf_counter(), time.process_time()
+        start, cpu, compiled = time.perf_counter(), time.process_time(), self.session.backend.compile_seconds()
         if self.session.device == "cuda" and self.session.method.backend == "torch":
             answer, index, output = self.device_turn(call, batches, seconds, first)
         else:
@@ -156,6 +175,8 @@ class Worker:
             answer = {"wall": thin(timed.wall), "cpu": thin(timed.cpu), "calls": timed.calls, "first": timed.first}
             index, output = timed.last_index, timed.last_output
         self.session.remember(setting, index, output)
+        if compiled is not None:
+            answer["compile"] = self.session.backend.compile_seconds() - compiled
         return {**answer, "spent": time.perf_counter() - start, "own": time.process_time() - cpu}
 
     def device_turn(self, call, batches: list, seconds: float, first: int) -> tuple[dict, int, Any]:
@@ -168,7 +189,7 @@ class Worker:
         self.session.backend.synchronise(call(batches[first % len(batches)]))
         spent = time.perf_counter() - start
         for attempt in range(2):  # an early return must show twice: a stray interrupt shows once
-            turn = cuda.device_turn(call, batches, seconds=seconds, first=first, min_samples=5, kit=self.kit)
+            turn = cuda.device_turn(call, batches, seconds=seconds, first=first, min_samples=20 if attempt else 5, kit=self.kit)
             if not turn.early:
                 break
             if attempt:
@@ -188,6 +209,13 @@ class Worker:
         from .probes import PROBES
 
         return PROBES[name](self, **arguments)
+
+    def do_profile(self, *, case: str, knobs: list, out: str) -> dict:
+        from .profiling import profile
+
+        session, setting = self.session, (case, tuple((name, value) for name, value in knobs))
+        call, batches = session.call(setting), session.batches(case)
+        return profile(call, batches, session.method.backend, session.device, Path(out), session.backend.synchronise)
 
 
 def thin(values: list[float]) -> list[float]:
@@ -211,8 +239,15 @@ def read_prepared(path: str) -> dict:
 
 
 def first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
+    text = text_of(error).strip().splitlines()
     return text[0][:240] if text else ""
+
+
+def text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return ""
 
 
 def place(error: BaseException) -> str:

@@ -74,6 +74,27 @@ def _depth(n: int, level: float) -> tuple[int, float]:
     return depth, covered
 
 
+def median_between(values: Sequence[float], level: float = 0.95) -> Interval:
+    """Median, interpolated between neighbouring order statistics so that it covers `level` and not what their steps allow.
+
+    Hettmansperger and Sheather, Statistics & Probability Letters 4 (1986): nearly distribution-free. The plain interval of ten
+    values covers 97.9 %. Below six values, and where there is no narrower pair, it is `median`.
+    """
+    found = median(values, level)
+    array, n = np.sort(_finite(values)), found.n
+    if n < 6 or found.level <= level:
+        return found
+    depth, outer = _depth(n, level)
+    if depth + 1 > n - 2 - depth:
+        return found
+    inner = outer - 2.0 * comb(n, depth + 1) / 2**n
+    part, k = (outer - level) / (outer - inner), depth + 1
+    weight = (n - k) * part / (k + (n - 2 * k) * part)
+    low = (1.0 - weight) * array[depth] + weight * array[depth + 1]
+    high = (1.0 - weight) * array[n - 1 - depth] + weight * array[n - 2 - depth]
+    return Interval(found.value, float(low), float(high), n, level, "median, interpolated order statistics")
+
+
 def bootstrap(
     values: Sequence[float],
     statistic: Callable[[np.ndarray], float] = np.mean,
@@ -120,15 +141,15 @@ def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float
 def geometric_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float | None, float | None]:
     """(center, low, high) of positive times or ratios.
 
-    From six values on the median between order statistics; below that, where those cannot reach the level, the geometric mean
-    with Student's t over the logarithms. None for the bounds of a single value.
+    From six values on the median, interpolated between order statistics of the logarithms; below that, where those cannot reach the
+    level, the geometric mean with Student's t over the logarithms. None for the bounds of a single value.
     """
     array = _finite(values)
     if (array <= 0).any():
         raise ValueError("times and ratios must be positive")
     if array.size >= 6:
-        found = median(array, level)
-        return found.value, found.low, found.high
+        found = median_between(np.log(array), level)
+        return float(np.median(array)), exp(found.low), exp(found.high)
     found = mean(np.log(array), level)
     low, high = _bounds(found)
     return exp(found.value), None if low is None else exp(low), None if high is None else exp(high)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Rank:
@@ -29,5 +31,9 @@ def ranks(lows: Sequence[float], highs: Sequence[float], better: str = "lower") 
         raise ValueError(f"{len(lows)} lows against {len(highs)} highs")
     if better == "higher":
         lows, highs = [-high for high in highs], [-low for low in lows]
-    n = len(lows)
-    return [Rank(1 + sum(highs[j] < lows[i] for j in range(n)), n - sum(highs[i] < lows[j] for j in range(n))) for i in range(n)]
+    low, high = np.asarray(lows, dtype=float), np.asarray(highs, dtype=float)
+    ends, starts = np.sort(high[~np.isnan(high)]), np.sort(low[~np.isnan(low)])
+    # How many end below where this one starts, and how many start above where this one ends; nan compares with nobody.
+    before = np.where(np.isnan(low), 0, np.searchsorted(ends, low, "left"))
+    after = np.where(np.isnan(high), 0, starts.size - np.searchsorted(starts, high, "right"))
+    return [Rank(1 + int(first), low.size - int(last)) for first, last in zip(before, after)]

@@ -79,10 +79,10 @@ def evaluate(bound: Bound, records: Sequence[dict], method: MethodInfo, other: M
             [r for r in records if r["method"] == name and r["data"] == data and (r["case"] == case or not per_call)]
             for name in (method.name, bound.over)
         )
-        seen = measured(bound, usable(mine), usable(theirs), method, other)
-        if seen.value is None and not usable(mine):
+        seen = measured(bound, usable(mine, bound.metric), usable(theirs, bound.metric), method, other)
+        if not usable(mine, bound.metric):
             seen = Seen(reason=f"{method.name} {why(mine)}")
-        elif bound.over and not usable(theirs):
+        elif bound.over and not usable(theirs, bound.metric):
             seen = Seen(reason=f"{bound.over} {why(theirs)}")
         label = ", ".join(filter(None, [case, data if len({d for d, _ in places}) > 1 else ""]))
         found.append(Part(bound, judge(bound, seen), seen, label))
@@ -104,8 +104,10 @@ def split(text: str) -> tuple[str, set[str]]:
     return name.strip(), {re.sub(r"\s*=\s*", "=", part.strip()) for part in inner.split(",") if part.strip()}
 
 
-def usable(records: Iterable[dict]) -> list[dict]:
-    return [record for record in records if record["status"] == "ok"]
+def usable(records: Iterable[dict], metric: str = "") -> list[dict]:
+    """Records with a result. Unstable ones have no seconds of a call to speak of; everything else in them stands."""
+    timed = metric.startswith(("serve.latency", "serve.throughput", "serve.cpu", "serve.energy"))
+    return [record for record in records if record["status"] == "ok" or (record["status"] == "unstable" and not timed)]
 
 
 def why(records: Sequence[dict]) -> str:
@@ -254,7 +256,7 @@ def at_quality(bound: Bound, mine: list[dict], theirs: list[dict]) -> Seen:
     if reference.value is None:
         return reference
     if paired and len({json.dumps([r["params"], r["knobs"]], sort_keys=True) for r in theirs}) == 1:
-        return Seen(own.value, own.low, own.high, "1", "off the front, paired by round")
+        return Seen(own.value, own.low, own.high, "1", "off the front, paired by round", own.reason)
     return own.over(reference)
 
 

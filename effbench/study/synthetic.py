@@ -139,7 +139,7 @@ def _trained(rng, record: dict, rank: int) -> None:
         "build.flops": reading(flops[-1], "FLOP", how="counter"),
         "build.peak_memory": reading(6.0e7 * (1 + 0.3 * rank), "B", how="peak resident set"),
         "size.parameters": reading(65_610, "1", how="counted"),
-        "quality.accuracy": _spread(rng, 0.9 + 0.015 * rank, "1", share=0.005, n=1000),
+        "quality.accuracy": _spread(rng, 0.9 + 0.015 * (rank % 6), "1", share=0.005, n=1000),
         "quality.loss": _spread(rng, loss[-1], "1", share=0.02, n=1000),
     }
 
@@ -163,3 +163,19 @@ def write(folder: str | Path, made: Sequence[dict], *, machines: Sequence[str] =
     (folder / ENVIRONMENT).write_text(json.dumps(environments(machines), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     (folder / SUITE).write_text(suite, encoding="utf-8")
     return folder
+
+
+def many(n: int, *, methods: int = 200, machines: int = 6) -> list[dict]:
+    """n records spread evenly over machines, and over methods of which each machine measured some: for tests of scale."""
+    names = [f"method-{index:03d}" for index in range(methods - 1)]
+    made: list[dict] = []
+    for place in range(machines):
+        share = n // machines + (place < n % machines)
+        shift = place * len(names) // machines
+        turned = ["exact", *names[shift:], *names[:shift]]
+        made += records(share, methods=turned, machines=(machine_name(place),), seed=place, seeds=1)
+    return made
+
+
+def machine_name(place: int) -> str:
+    return f"machine-{place}"

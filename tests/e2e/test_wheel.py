@@ -25,7 +25,7 @@ def wheel(tmp_path_factory):
     source, out = tmp_path_factory.mktemp("source") / "effbench", tmp_path_factory.mktemp("wheel")
     shutil.copytree(ROOT, source, ignore=LEFT_OUT)
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(out)]
-    done = subprocess.run([*command, str(source)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*command, str(source)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     (found,) = out.glob("*.whl")
     return found
@@ -35,7 +35,7 @@ def wheel(tmp_path_factory):
 def site(wheel, tmp_path_factory):
     target = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(target), str(wheel)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return target
 
@@ -45,7 +45,7 @@ def effbench(site, cwd, *arguments):
     env = {name: value for name, value in os.environ.items() if not name.startswith("EFFBENCH_")}
     env |= {"PYTHONPATH": str(site), "EFFBENCH_DATA": str(cwd / "cache"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-P", "-m", "effbench", *arguments]
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
 
 
 def test_only_packages_with_our_own_names(wheel):

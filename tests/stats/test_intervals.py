@@ -153,3 +153,11 @@ def test_geometric_interval_of_one_value_and_of_nonsense():
     assert interval.geometric_interval([2.0]) == (pytest.approx(2.0), None, None)
     with pytest.raises(ValueError):
         interval.geometric_interval([1.0, 0.0])
+
+
+@pytest.mark.parametrize("n", [6, 7, 10, 15, 30])
+def test_interpolated_median_covers_the_level_and_not_more(n):
+    assert coverage(interval.median_between, 1.0, lambda rng: rng.lognormal(0.0, 1.0, n)) == pytest.approx(0.95, abs=0.02)
+    values = np.arange(n) ** 2.0
+    plain, between = interval.median(values), interval.median_between(values)
+    assert plain.low <= between.low <= between.value <= between.high <= plain.high

@@ -111,6 +111,16 @@ def test_a_changed_stamp_or_a_missing_package_installs_again(environment, monkey
     assert [asked(call)[0][:3] for call in lacking.run.pip[:-1]] == ["jax"]
 
 
+def test_another_checkout_with_the_same_environment_installs_itself(environment, tmp_path):
+    environment().ready(PARTS)
+    again = environment(works=(True,))
+    again.root = tmp_path
+    for name in ("pyproject.toml", "setup.py", "constraints.txt"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    again.ready(PARTS)
+    assert again.run.pip[-1][-2:] == ["-e", str(tmp_path)]
+
+
 def test_the_download_is_announced_before_anything_runs(environment, capsys):
     made, said = environment(), []
     made.run = lambda command: said.append(capsys.readouterr().err) or (0, "")

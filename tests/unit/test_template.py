@@ -40,7 +40,7 @@ def test_the_new_file_registers_for_every_task_and_both_files_are_python(checkou
     test = checkout / "tests" / "techniques" / "test_my_new_idea.py"
     ast.parse(test.read_text())
     assert all(len(line) <= 132 for path in (test, info.file.path) for line in path.read_text().splitlines())
-    assert f"effbench run smoke --task {task} --method my-new-idea" in text and "effbench check my-new-idea" in text
+    assert f"effbench run smoke --task {task}" in text and "effbench check my-new-idea" in text
 
 
 def test_stubs_are_what_the_interface_leaves_open(checkout):

@@ -23,7 +23,7 @@
 
   function layout(given, colour) {
     return Object.assign({}, given, {
-      autosize: true, height: 384, margin: { l: 56, r: 16, t: 12, b: 48 },
+      autosize: true, height: given.height || 384, margin: { l: 56, r: 16, t: 12, b: 48 },
       paper_bgcolor: colour.page, plot_bgcolor: colour.page,
       font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour.text },
       hoverlabel: { bgcolor: colour.panel, bordercolor: colour.line, font: { color: colour.text }, align: "left", namelength: -1 },
@@ -42,6 +42,7 @@
     Plotly.newPlot(figure, given.data, layout(given.layout, colours()), settings).then(() => { figure.dataset.drawn = "done"; });
   }
 
+  window.effbenchPlots = { layout: (given) => layout(given, colours()), settings };
   if (!figures.length || typeof Plotly === "undefined") return;
   const watcher = new IntersectionObserver((entries) => {
     for (const entry of entries) if (entry.isIntersecting) { watcher.unobserve(entry.target); draw(entry.target); }

@@ -1,0 +1,1 @@
+"""The leaderboard: a static site of any number of record folders. `build.publish` makes it."""

@@ -1,0 +1,216 @@
+"""The device code of favor_kernels.py, which says what each kernel is for. Imports Triton: only where a GPU is used.
+
+Arrays are contiguous: tokens [head, n, D], w [heads, M, D], partial sums [head, part, M] and [head, part, M, D], float32.
+`head` counts batch * heads. Offsets are 64-bit, since long inputs pass 2^31 elements.
+"""
+
+import triton
+import triton.language as tl
+
+# Lengths and counts change from call to call: no variant of a kernel for n = 1 or n divisible by 16.
+compiled = triton.jit(do_not_specialize=["n", "span", "parts", "each", "heads"])
+
+
+@compiled
+def keys(
+    K, V, W, A, TOP, SUM, ACC, n, span, heads, slope, half, M: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr,
+    TOKENS: tl.constexpr,
+):  # fmt: skip
+    """Running maximum, sum and weighted values of a block of features over the keys of one span."""
+    head = tl.program_id(0).to(tl.int64)
+    part = tl.program_id(1)
+    rows = tl.program_id(2) * ROWS + tl.arange(0, ROWS)
+    dims = tl.arange(0, D)
+    w = tl.load(W + ((head % heads) * M + rows[:, None]) * D + dims[None, :])
+    scale = slope * tl.sqrt(1.0 - 4.0 * tl.load(A + head))
+    top = tl.full([ROWS], float("-inf"), tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    acc = tl.zeros([ROWS, D], tl.float32)
+    start = part * span
+    stop = tl.minimum(start + span, n)
+    for left in range(start, stop, TOKENS):
+        tokens = left + tl.arange(0, TOKENS)
+        inside = tokens < stop
+        at = (head * n + tokens[:, None]) * D + dims[None, :]
+        k = tl.load(K + at, mask=inside[:, None], other=0.0)
+        v = tl.load(V + at, mask=inside[:, None], other=0.0)
+        wide = k.to(tl.float32)
+        h = tl.dot(w, tl.trans(k)) * scale - (half * tl.sum(wide * wide, 1))[None, :]
+        h = tl.where(inside[None, :], h, float("-inf"))
+        new = tl.maximum(top, tl.max(h, 1))
+        p = tl.exp2(h - new[:, None])
+        shrink = tl.exp2(top - new)
+        total = total * shrink + tl.sum(p, 1)
+        acc = acc * shrink[:, None] + tl.dot(p.to(v.dtype), v)
+        top = new
+    to = (head * tl.num_programs(1) + part) * M + rows
+    tl.store(TOP + to, top)
+    tl.store(SUM + to, total)
+    tl.store(ACC + to[:, None] * D + dims[None, :], acc)
+
+
+@compiled
+def merge(
+    TOP, SUM, ACC, W, A, BIAS, MEANS, parts, heads, twice, M: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr
+):  # fmt: skip
+    """All spans of a head: BIAS = log2 of the sum over keys, plus A |w|^2 of key and query side; MEANS = weighted mean of values."""
+    head = tl.program_id(0).to(tl.int64)
+    rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    dims = tl.arange(0, D)
+    top = tl.full([ROWS], float("-inf"), tl.float32)
+    for part in range(parts):
+        top = tl.maximum(top, tl.load(TOP + (head * parts + part) * M + rows))
+    total = tl.zeros([ROWS], tl.float32)
+    acc = tl.zeros([ROWS, D], tl.float32)
+    for part in range(parts):
+        at = (head * parts + part) * M + rows
+        weight = tl.exp2(tl.load(TOP + at) - top)
+        total += weight * tl.load(SUM + at)
+        acc += weight[:, None] * tl.load(ACC + at[:, None] * D + dims[None, :])
+    w = tl.load(W + ((head % heads) * M + rows[:, None]) * D + dims[None, :]).to(tl.float32)
+    bias = top + tl.log2(total) + twice * tl.load(A + head) * tl.sum(w * w, 1)
+    tl.store(BIAS + head * M + rows, bias)
+    at = (head * M + rows[:, None]) * D + dims[None, :]
+    tl.store(MEANS + at, (acc / total[:, None]).to(MEANS.dtype.element_ty))
+
+
+@compiled
+def queries(
+    Q, W, A, BIAS, MEANS, OUT, n, each, heads, slope, M: tl.constexpr, D: tl.constexpr, TOKENS: tl.constexpr
+):  # fmt: skip
+    """Softmax attention of `each` tiles of queries over the features, values MEANS."""
+    head = tl.program_id(1).to(tl.int64)
+    rows = tl.arange(0, M)
+    dims = tl.arange(0, D)
+    w = tl.load(W + ((head % heads) * M + rows[:, None]) * D + dims[None, :])
+    means = tl.load(MEANS + (head * M + rows[:, None]) * D + dims[None, :])
+    bias = tl.load(BIAS + head * M + rows)
+    scale = slope * tl.sqrt(1.0 - 4.0 * tl.load(A + head))
+    first = tl.program_id(0) * each * TOKENS
+    for left in range(first, tl.minimum(first + each * TOKENS, n), TOKENS):
+        tokens = left + tl.arange(0, TOKENS)
+        inside = tokens < n
+        at = (head * n + tokens[:, None]) * D + dims[None, :]
+        q = tl.load(Q + at, mask=inside[:, None], other=0.0)
+        h = tl.dot(q, tl.trans(w)) * scale + bias[None, :]
+        p = tl.exp2(h - tl.max(h, 1)[:, None])
+        out = tl.dot(p.to(means.dtype), means) / tl.sum(p, 1)[:, None]
+        tl.store(OUT + at, out.to(OUT.dtype.element_ty), mask=inside[:, None])
+
+
+@compiled
+def prefix(TOP, SUM, ACC, parts, M: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr):
+    """In place: the sums of each part become those of all parts before it; nothing yet is (-inf, 0, 0).
+
+    With one part its sums are never read, so they need not have been written.
+    """
+    head = tl.program_id(0).to(tl.int64)
+    rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    dims = tl.arange(0, D)
+    top = tl.full([ROWS], float("-inf"), tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    acc = tl.zeros([ROWS, D], tl.float32)
+    for part in range(parts):
+        at = (head * parts + part) * M + rows
+        wide = at[:, None] * D + dims[None, :]
+        more = part + 1 < parts
+        here = tl.load(TOP + at, mask=(rows < M) & more, other=0.0)
+        sums = tl.load(SUM + at, mask=(rows < M) & more, other=0.0)
+        values = tl.load(ACC + wide, mask=(rows < M)[:, None] & more, other=0.0)
+        tl.debug_barrier()  # every warp has read before one of them writes to the same place
+        tl.store(TOP + at, top)
+        tl.store(SUM + at, total)
+        tl.store(ACC + wide, acc)
+        new = tl.maximum(top, here)
+        shrink = tl.exp2(top - new)
+        grow = tl.exp2(here - new)
+        total = total * shrink + sums * grow
+        acc = acc * shrink[:, None] + values * grow[:, None]
+        top = new
+
+
+@compiled
+def causal(
+    Q, K, V, W, A, TOP, SUM, ACC, OUT, n, span, heads, slope, half, log2e, M: tl.constexpr, D: tl.constexpr, TOKENS: tl.constexpr
+):  # fmt: skip
+    """One segment of one head, chunk by chunk. The chunk's own keys and the state share the running maximum of each feature."""
+    head = tl.program_id(0).to(tl.int64)
+    part = tl.program_id(1)
+    rows = tl.arange(0, M)
+    dims = tl.arange(0, D)
+    w = tl.load(W + ((head % heads) * M + rows[:, None]) * D + dims[None, :])
+    a = tl.load(A + head)
+    scale = slope * tl.sqrt(1.0 - 4.0 * a)
+    wide_w = w.to(tl.float32)
+    bias = 2.0 * log2e * a * tl.sum(wide_w * wide_w, 1)
+    at = (head * tl.num_programs(1) + part) * M + rows
+    top = tl.load(TOP + at)
+    total = tl.load(SUM + at)
+    acc = tl.load(ACC + at[:, None] * D + dims[None, :])
+    start = part * span
+    for left in range(start, tl.minimum(start + span, n), TOKENS):
+        tokens = left + tl.arange(0, TOKENS)
+        inside = tokens < n
+        to = (head * n + tokens[:, None]) * D + dims[None, :]
+        q = tl.load(Q + to, mask=inside[:, None], other=0.0)
+        k = tl.load(K + to, mask=inside[:, None], other=0.0)
+        v = tl.load(V + to, mask=inside[:, None], other=0.0).to(tl.bfloat16)
+        wide = k.to(tl.float32)
+        h = tl.dot(w, tl.trans(k)) * scale - (half * tl.sum(wide * wide, 1))[None, :]
+        h = tl.where(inside[None, :], h, float("-inf"))
+        new = tl.maximum(top, tl.max(h, 1))
+        shrink = tl.exp2(top - new)
+        pk = tl.exp2(h - new[:, None])
+        total = total * shrink
+        acc = acc * shrink[:, None]
+        g = tl.dot(q, tl.trans(w)) * scale + (bias + new)[None, :]
+        pq = tl.exp2(g - tl.max(g, 1)[:, None])
+        low_q = pq.to(tl.bfloat16)
+        low_k = pk.to(tl.bfloat16)
+        scores = tl.dot(low_q, low_k)
+        # Keeps the denominator from 0: see FLOOR in linear.py.
+        scores = tl.where(tokens[:, None] >= tokens[None, :], scores + 1e-30, 0.0)
+        sums = tl.sum(pq * total[None, :], 1) + tl.sum(scores, 1)
+        out = tl.dot(low_q, acc.to(tl.bfloat16)) + tl.dot(scores.to(tl.bfloat16), v)
+        tl.store(OUT + to, (out / sums[:, None]).to(OUT.dtype.element_ty), mask=inside[:, None])
+        total += tl.sum(pk, 1)
+        acc += tl.dot(low_k, v)
+        top = new
+
+
+@compiled
+def moments(X, MOMENTS, n, span, D: tl.constexpr, TOKENS: tl.constexpr):
+    """Sums over one span of x and of x^2, [head, part, 2, D]."""
+    head = tl.program_id(0).to(tl.int64)
+    part = tl.program_id(1)
+    dims = tl.arange(0, D)
+    sums = tl.zeros([D], tl.float32)
+    squares = tl.zeros([D], tl.float32)
+    start = part * span
+    stop = tl.minimum(start + span, n)
+    for left in range(start, stop, TOKENS):
+        tokens = left + tl.arange(0, TOKENS)
+        x = tl.load(X + (head * n + tokens[:, None]) * D + dims[None, :], mask=(tokens < stop)[:, None], other=0.0).to(tl.float32)
+        sums += tl.sum(x, 0)
+        squares += tl.sum(x * x, 0)
+    at = (head * tl.num_programs(1) + part) * 2 * D + dims
+    tl.store(MOMENTS + at, sums)
+    tl.store(MOMENTS + at + D, squares)
+
+
+@compiled
+def optimum(QUERIES, KEYS, A, parts, inverse, scale, D: tl.constexpr):
+    """A* of a head from the moments of its queries and keys; `inverse` = 1 / n, `scale` = 1 / sqrt(D)."""
+    head = tl.program_id(0).to(tl.int64)
+    dims = tl.arange(0, D)
+    q = tl.zeros([D], tl.float32)
+    k = tl.zeros([D], tl.float32)
+    squares = tl.zeros([D], tl.float32)
+    for part in range(parts):
+        at = (head * parts + part) * 2 * D + dims
+        q += tl.load(QUERIES + at)
+        k += tl.load(KEYS + at)
+        squares += tl.load(QUERIES + at + D) + tl.load(KEYS + at + D)
+    mean = (tl.sum(squares, 0) * inverse + 2.0 * tl.sum((q * inverse) * (k * inverse), 0)) * scale
+    u = mean / D
+    tl.store(A + head, -u / (1.0 - 2.0 * u + tl.sqrt((2.0 * u + 1.0) * (2.0 * u + 1.0) + 8.0 * u)))

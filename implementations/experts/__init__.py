@@ -1,0 +1,1 @@
+"""Mixture-of-experts layers: several feed-forward layers, of which a token uses few."""

@@ -1,0 +1,41 @@
+"""SOAR: every row stands in a second partition as well, chosen so that the two are seldom wrong for the same query.
+
+Sun et al., "SOAR: Improved indexing for approximate nearest neighbor search" (NeurIPS 2023), arXiv:2404.00774. A row is missed
+when its residual r lies along the query; the second partition's residual r' should then point elsewhere, so the part of r' along
+r costs `amplification` more. `spill = "nearest"` is the naive second copy, "none" the plain index. Rows and floats are stored once,
+codes and ids twice; an answer never names a row twice. For l2 the loss is taken over as it is, though derived for inner products.
+"""
+
+from __future__ import annotations
+
+from effbench import Bound, Claim, param
+
+from .partitions import assign, spill
+from .scann import ScannReference
+
+
+class Soar(ScannReference):
+    name = "soar-reference"
+    version = 1
+
+    spill = param("orthogonal")  # or "nearest", "none"
+    amplification = param(1.5)  # lambda
+
+    claims = (
+        Claim(
+            text="Spilling with orthogonality-amplified residuals searches faster than no spilling at recall 0.95",
+            source="our own question about Sun et al. (arXiv:2404.00774); no number of theirs is quoted",
+            parts=(Bound("serve.throughput", ">=", 1.0, over="scann-reference", at="quality.recall@10 >= .95"),),
+            size="quick",
+        ),
+    )
+
+    def assigned(self, rows, centres):
+        if self.spill not in ("orthogonal", "nearest", "none"):
+            raise ValueError(f"spill must be 'orthogonal', 'nearest' or 'none', not '{self.spill}'")
+        if not self.amplification >= 0:
+            raise ValueError(f"amplification must not be negative, not {self.amplification}")
+        first = assign(rows, centres)[0]
+        if self.spill == "none" or len(centres) < 2:
+            return [first]
+        return [first, spill(rows, centres, first, self.amplification if self.spill == "orthogonal" else 0.0)]

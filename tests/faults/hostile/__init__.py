@@ -1,0 +1,1 @@
+"""Techniques that break every rule, one rule each, beside honest ones."""

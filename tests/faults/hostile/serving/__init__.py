@@ -1,0 +1,1 @@
+"""Faults of methods that are built and then called."""

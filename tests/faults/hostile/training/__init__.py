@@ -1,0 +1,1 @@
+"""Faults of methods that are only built, step by step."""

@@ -1,0 +1,1 @@
+"""Methods whose cost is known beforehand."""

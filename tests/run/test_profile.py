@@ -1,0 +1,109 @@
+"""`effbench profile` says where a call's time goes, and its FLOPs are the counter's."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from effbench.api.errors import EffbenchError
+from effbench.cli import app
+from effbench.plan.registry import Registry
+from effbench.publish import operators
+from effbench.run import profile, profiling
+
+TOYS = Path(__file__).parents[1] / "api" / "toys"
+
+
+def run(*words):
+    return CliRunner().invoke(app, ["profile", *words])
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("EFFBENCH_DATA", str(tmp_path / "cache" / "data"))
+    return tmp_path
+
+
+def test_naive_attention_spends_its_flops_in_two_products(cache):
+    common = ("naive", "--task", "attention-forward", "--size", "smoke", "--case", "n-128", "--out", str(cache / "out"))
+    shown = run(*common, "--json")
+    assert shown.exit_code == 0, shown.output
+    found = json.loads(shown.stdout)
+    products = next(row for row in found["rows"] if row["name"] == "aten::bmm")
+    assert products["calls"] == 2
+    assert products["flops"] == found["flops"] == 4 * 8 * 64 * 128**2
+    assert products["rate"] == pytest.approx(products["flops"] / products["seconds"])
+    assert sum(row["share"] for row in found["rows"]) == pytest.approx(1)
+    assert sum(row["seconds"] for row in found["rows"]) <= found["profiled"] * 1.5
+    trace = json.loads(Path(found["trace"]).read_text())
+    assert any(event.get("name") == "aten::bmm" for event in trace["traceEvents"])
+    assert found["roof"] is None
+    assert "doctor --calibrate" in operators.text(found)
+
+
+def test_numpy_is_profiled_by_function(cache, monkeypatch):
+    monkeypatch.setenv("EFFBENCH_IMPLEMENTATIONS", str(TOYS))
+    shown = run("toy-scann", "--size", "smoke", "--knob", "leaves=8", "--param", "loss=none", "--out", str(cache / "out"), "--json")
+    assert shown.exit_code == 0, shown.output
+    found = json.loads(shown.stdout)
+    assert found["knobs"]["leaves"] == 8
+    assert found["params"]["loss"] == "none"
+    assert any("search (scann.py" in row["name"] for row in found["rows"])
+    assert Path(found["trace"]).name == "profile.pstats"
+    assert found["flops"] is None
+
+
+def test_shares_of_the_roof_follow_from_the_calibration():
+    rows = [{"name": "a", "calls": 1, "seconds": 0.5, "flops": 50.0}, {"name": "b", "calls": 1, "seconds": 0.5, "flops": None}]
+    answer = {"rows": rows, "flops": 50.0, "wall": 1.0, "elsewhere": {}, "uncounted": []}
+    found = profile.shares(answer, {"matmul": {"float32": 200.0}, "copy": 1.0}, "float32")
+    assert [row["roof"] for row in found["rows"]] == [0.5, None]
+    assert found["roof"] == 0.25
+    assert profile.shares(answer, None, "float32")["roof"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["naiv"], "naive"),
+        (["naive", "--case", "n-1"], "n-2048"),
+        (["naive", "--knob", "leaves"], "name=value"),
+        (["naive", "--knob", "leaves=3"], "no setting 'leaves'"),
+        (["asha"], "serve phase"),
+        (["naive", "--device", "gpu"], "cuda"),
+    ],
+)
+def test_mistakes_are_told(words, told):
+    shown = run(*words)
+    assert shown.exit_code != 0
+    assert isinstance(shown.exception, EffbenchError)
+    assert told in str(shown.exception)
+
+
+def test_self_time_leaves_out_what_lies_inside():
+    spans = [("t", 0.0, 10.0, "while"), ("t", 1.0, 4.0, "dot"), ("t", 6.0, 1.0, "add"), ("u", 2.0, 3.0, "dot")]
+    total = {}
+    for name, seconds in profiling.self_times(spans):
+        total[name] = total.get(name, 0) + seconds
+    assert total == {"while": 5.0, "dot": 7.0, "add": 1.0}
+
+
+def test_settings_keep_their_types():
+    assert profile.settings(("a=1", "b=0.5", "c=auto", "d=True"), "") == {"a": 1, "b": 0.5, "c": "auto", "d": True}
+
+
+def test_only_marked_events_are_operations():
+    events = [
+        {"ph": "M", "pid": 1, "name": "process_name", "args": {"name": "/device:GPU:0"}},
+        {"ph": "X", "pid": 2, "tid": 1, "ts": 0, "dur": 2e6, "name": "dot", "args": {"hlo_op": "dot.1"}},
+        {"ph": "X", "pid": 2, "tid": 1, "ts": 0, "dur": 2e6, "name": "python", "args": {}},
+        {"ph": "X", "pid": 1, "tid": 1, "ts": 0, "dur": 1e6, "name": "gemm", "args": {"hlo_module": "m"}},
+    ]
+    assert [(name, seconds) for _, _, seconds, name in profiling.operations(events)] == [("dot.1", 2.0), ("gemm", 1.0)]
+
+
+def test_the_plan_has_one_trial_at_one_setting():
+    plan, trial = profile.plan_of(profile.Options("ivf", size="smoke"), Registry.read())
+    assert len(plan.trials) == 1
+    assert len(trial.settings()) == 1
