@@ -178,36 +178,25 @@ def verify(items, registries: dict[str, Registry], change, notes: list[str]) -> 
 
 
 def one_sided(item: Evidence) -> bool:
-    return len(item.failed) == 1 and next(iter(item.failed.values()))[0] != "skipped"
+    return any(len(sides) == 1 and next(iter(sides.values()))[0] != "skipped" for sides in item.failed.values())
 
 
 def broken(item: Evidence, again: Evidence | None, notes: list[str]) -> Iterator[Row]:
-    """A row where one side failed and the other did not; a note where both did, or where a side skips with its reason."""
-    if not item.failed:
-        return
-    said = "; ".join(f"{side} {status}: {reason}" for side, (status, reason) in sorted(item.failed.items()))
-    if len(item.failed) == 2:
-        notes.append(f"{item.bench.label}: not measured on either side ({said})")
-        return
-    side, nothing = next(iter(item.failed)), float("nan")
-    verdict = study.BROKEN if side == "head" else study.MENDED
-    if again is not None and side not in again.failed:
-        verdict, said = "UNCLEAR", f"{said}; measured again with fresh processes it did not fail"
-    yield Row(
-        item.bench.label,
-        "",
-        "status",
-        "",
-        nothing,
-        nothing,
-        nothing,
-        nothing,
-        nothing,
-        verdict,
-        "status",
-        again=again is not None,
-        note=said,
-    )
+    """A row for every setting (or the whole benchmark) where one side failed and the other did not; a note where both did."""
+    for setting, sides in item.failed.items():
+        said = "; ".join(f"{side} {status}: {reason}" for side, (status, reason) in sorted(sides.items()))
+        label = " ".join(filter(None, [item.bench.label, described(setting)]))
+        if len(sides) == 2:
+            notes.append(f"{label}: not measured on either side ({said})")
+            continue
+        side, nothing = next(iter(sides)), float("nan")
+        verdict = study.BROKEN if side == "head" else study.MENDED
+        if again is not None and side not in again.failed.get(setting, {}):
+            verdict, said = "UNCLEAR", f"{said}; measured again with fresh processes it did not fail"
+        numbers = (nothing,) * 5
+        yield Row(
+            item.bench.label, described(setting), "status", "", *numbers, verdict, "status", again=again is not None, note=said
+        )
 
 
 # -- judging ----------------------------------------------------------------------------------------------------------
@@ -235,9 +224,11 @@ class Judge:
     better: dict[str, str]
 
     def looks(self, item: Evidence) -> Iterator[Look]:
-        if item.failed:
+        if not item.usable:
             return
         for (setting, metric), samples in item.times.items():
+            if setting in item.failed:
+                continue
             pairs = [times(sample) for sample in samples]
             if metric == "build.time" and median(min(pair.base_wall) for pair in pairs) < study.BUILD_FLOOR:
                 continue
@@ -246,7 +237,7 @@ class Judge:
         for (setting, metric), readings in item.facts.items():
             judge = study.judge_reading(metric, self.better, item.bench.deterministic)
             values = known(readings)
-            if judge is None or not values:
+            if judge is None or not values or setting in item.failed:
                 continue
             judged = judge(values)
             unit = readings[0][0].get("unit") or readings[0][1].get("unit", "")
@@ -259,8 +250,8 @@ class Judge:
         judged, note, values = look.judged, "", look.first
         if look.suspected and again is not None:
             key = (look.setting, look.metric)
-            if again.failed:
-                side, (status, reason) = next(iter(again.failed.items()))
+            if failures := again.failed.get(None) or again.failed.get(look.setting):
+                side, (status, reason) = next(iter(failures.items()))
                 judged, note = replace(judged, verdict="UNCLEAR"), f"measured again: {side} {status}: {reason}"
             else:
                 fresh = [times(sample) for sample in again.times[key]] if look.timed else known(again.facts[key])

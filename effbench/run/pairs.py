@@ -13,8 +13,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from math import log
 from pathlib import Path
-from statistics import median
+from statistics import median, stdev
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,22 +24,24 @@ from ..plan.benches import Bench
 from ..plan.registry import Registry
 from .materials import Materials
 from .schedule import LONG, opening
-from .supervisor import Child, Lost, Nursery
+from .supervisor import Child, Lost, Nursery, Refused
 
 SIDES = ("base", "head")
 LONG_BUILD = 5.0  # s; above this a built method is loaded from what its side saved, where it can be
 SHORT_BUILD = 0.3  # s of builds a side and pair, at most MAX_BUILDS of them
 MAX_BUILDS = 5
+MORE, STEADY = 3, 0.01
 
 
 @dataclass(frozen=True)
 class Effort:
-    """pairs: fresh process pairs for times; facts: for what is counted; turns: a side and setting, within a pair."""
+    """pairs: fresh process pairs for times; facts: for what is counted; turns: a side and setting, within a pair, and up to
+    MORE times as many while their ratios scatter (on a disturbed machine). When to stop looks at the scatter, never at the ratio."""
 
     pairs: int = 10
     facts: int = 3
     turns: int = 8
-    turn: float = 0.015  # s
+    turn: float = 0.010  # s
     serve: float = 1.5  # s a side and setting may take within a pair, at least three turns
 
 
@@ -79,22 +82,35 @@ class Samples:
             self.wall[side].append(values[side][0])
             self.cpu[side].append(values[side][1])
 
+    def scatter(self) -> float:
+        """Standard error of the median log ratio, of CPU time where it is known."""
+        times = self.cpu if min(*self.cpu["base"], *self.cpu["head"]) > 0 else self.wall
+        logs = [log(head / base) for base, head in zip(times["base"], times["head"])]
+        return 1.25 * stdev(logs) / len(logs) ** 0.5
+
 
 Setting = tuple[str, tuple, tuple]
 
 
 @dataclass
 class Evidence:
-    """What was measured of one benchmark. `failed`: side -> (status, reason) of the first failure."""
+    """What was measured of one benchmark. `failed`: setting (None: the whole benchmark) -> side -> (status, reason)."""
 
     bench: Bench
     times: dict[tuple[Setting | None, str], list[Samples]] = field(default_factory=dict)
     facts: dict[tuple[Setting | None, str], list[tuple[dict, dict]]] = field(default_factory=dict)
-    failed: dict[str, tuple[str, str]] = field(default_factory=dict)
+    failed: dict[Setting | None, dict[str, tuple[str, str]]] = field(default_factory=dict)
     files: dict[str, dict[str, str]] = field(default_factory=dict)
     disturbed: list[str] = field(default_factory=list)  # a reason for each process pair that something else disturbed
     builds: dict[str, float] = field(default_factory=dict)  # longest build seen
     saved: dict[str, Path] = field(default_factory=dict)  # side -> what a long build saved
+
+    def fail(self, setting: Setting | None, side: str, lost: Lost) -> None:
+        self.failed.setdefault(setting, {}).setdefault(side, (lost.status, lost.reason))
+
+    @property
+    def usable(self) -> bool:
+        return None not in self.failed
 
 
 class Pair:
@@ -179,13 +195,13 @@ class Driver:
             for side in SIDES:
                 self.sides[side].spawn = lambda trial, side=side: pair.fork(side, trial.device)
             for item in group:
-                if item.bench.label in counted and not item.failed:
+                if item.bench.label in counted and item.usable:
                     self.count(pair, item, number)
             for side in SIDES:
                 pair.child(side, group[0].bench.head.device)
             before, own = noise.look(), pair.cpu()
             for item in group:
-                if item.bench.label in timed and not item.failed:
+                if item.bench.label in timed and item.usable:
                     self.time(pair, item)
             after = noise.look()
             reason = noise.disturbed(before, after, own=after.own - before.own + pair.cpu() - own)
@@ -208,14 +224,14 @@ class Driver:
                 item.files[side] = child.ask("files")["files"]
                 item.builds[side] = max(item.builds.get(side, 0.0), found[side][None]["build.time"]["value"] or 0.0)
             except Lost as lost:
-                item.failed[side] = (lost.status, lost.reason)
+                item.fail(None, side, lost)
             finally:
                 if child is not None:
                     child.end()
         if len(found) < 2:
             return
         for setting, readings in found["base"].items():
-            for name in {**readings, **found["head"][setting]}:
+            for name in {**readings, **found["head"][setting]} if setting in found["head"] else ():
                 missing = {"value": None, "unit": "", "reason": "no such reading on this side"}
                 pairs = item.facts.setdefault((setting, name), [])
                 pairs.append((readings.get(name, missing), found["head"][setting].get(name, missing)))
@@ -232,7 +248,10 @@ class Driver:
             child.ask("open_serve")
             for setting in bench.settings:
                 knobs = [list(pair) for pair in setting[1 + SIDES.index(side)]]
-                out[setting] = child.ask("finish", case=setting[0], knobs=knobs, energy=0.0)["readings"]
+                try:
+                    out[setting] = child.ask("finish", case=setting[0], knobs=knobs, energy=0.0)["readings"]
+                except Refused as lost:  # a call that fails ends its own setting
+                    item.fail(setting, side, lost)
         return out
 
     # -- what is timed ------------------------------------------------------------------------------------------------
@@ -261,20 +280,30 @@ class Driver:
             for side in SIDES:
                 children[side].ask("open_serve")
             for setting in self.rng.sample(bench.settings, len(bench.settings)):
-                samples, spent = Samples(), 0.0
-                for turn, order in enumerate(self.orders(self.effort.turns)):
-                    values = {}
-                    for side in order:
-                        knobs = [list(knob) for knob in setting[1 + SIDES.index(side)]]
-                        answer = children[side].ask("turn", case=setting[0], knobs=knobs, seconds=self.effort.turn, first=turn)
-                        values[side] = median(answer["wall"]), median(answer["cpu"])
-                        spent += answer["spent"] / 2
-                    samples.add(values)
-                    if turn >= 2 and (spent >= self.effort.serve or values["head"][0] > LONG):
-                        break
-                item.times.setdefault((setting, "serve.latency"), []).append(samples)
+                if setting not in item.failed and item.usable:
+                    self.turns(children, item, setting)
         except Lost as lost:
-            item.failed[side] = (lost.status, lost.reason)
+            item.fail(None, side, lost)
+
+    def turns(self, children: dict[str, Child], item: Evidence, setting: Setting) -> None:
+        samples, spent, side = Samples(), 0.0, "base"
+        try:
+            for turn, order in enumerate(self.orders(MORE * self.effort.turns)):
+                values = {}
+                for side in order:
+                    knobs = [list(knob) for knob in setting[1 + SIDES.index(side)]]
+                    answer = children[side].ask("turn", case=setting[0], knobs=knobs, seconds=self.effort.turn, first=turn)
+                    values[side] = median(answer["wall"]), median(answer["cpu"])
+                    spent += answer["spent"] / 2
+                samples.add(values)
+                if turn >= 2 and (spent >= self.effort.serve or values["head"][0] > LONG):
+                    break
+                if turn + 1 >= self.effort.turns and turn % 2 and samples.scatter() < STEADY:
+                    break
+        except Lost as lost:
+            item.fail(setting if isinstance(lost, Refused) else None, side, lost)
+            return
+        item.times.setdefault((setting, "serve.latency"), []).append(samples)
 
     def orders(self, turns: int):
         """ABBAABBA..., beginning with either side at random."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import comb, exp, nan
+from math import comb, exp, lgamma, log, nan
 
 import numpy as np
 
@@ -66,7 +66,8 @@ def _depth(n: int, level: float) -> tuple[int, float]:
     """The largest d such that [x_(d+1), x_(n-d)] covers the median with at least `level`, and its coverage."""
     tail, depth, covered = 0.0, 0, 1.0 - 2.0 * 0.5**n
     for d in range(n // 2):
-        tail += comb(n, d) / 2**n
+        # Above 60 in logarithms: whole numbers of thousands of digits take minutes for the rounds of a microbenchmark.
+        tail += comb(n, d) / 2**n if n <= 60 else exp(lgamma(n + 1) - lgamma(d + 1) - lgamma(n - d + 1) - n * log(2))
         if 1.0 - 2.0 * tail < level:
             break
         depth, covered = d, 1.0 - 2.0 * tail

@@ -60,6 +60,10 @@ def test_words_alone_change_nothing(repository):
     found = repository.compare("docs")
     assert not said(found, "SLOWER", "FASTER", "WORSE", "BETTER", "BROKEN")
     assert found.code == 0
+    assert {row.setting for row in found.rows if row.metric == "serve.latency"} == {"batch"}
+    refused = [note for note in found.notes if "first" in note]
+    assert len(refused) == 2, "a refused case ends itself and nothing else"
+    assert "base skipped: adds batches only; head skipped: adds batches only" in refused[0]
 
 
 def test_since_selects_what_changed_and_nothing_is_an_answer_of_its_own(repository, monkeypatch):

@@ -1,0 +1,1 @@
+"""Workloads that a known amount of work is added to."""

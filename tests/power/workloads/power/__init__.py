@@ -1,0 +1,1 @@
+"""Four kinds of work, each slowed by a true amount."""
