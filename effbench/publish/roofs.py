@@ -26,16 +26,16 @@ def roofline_plots(made: Sequence[Group], environments: Mapping[str, dict], styl
         devices.setdefault(place, []).extend((group, row) for row in group.rows if _rate(row))
     found = []
     for (environment, device, threads), arms in sorted(devices.items()):
-        roofs = _sound((environments.get(environment, {}).get("roofs") or {}).get(device))
+        roofs = _sound(environments.get(environment, {}).get("roofs"), device)
         if roofs and arms:
             title = f"Roofline: {machine(environment, dict(environments))}, {fmt.clean(device)}, {threads} threads"
             found.append(_plot(arms, roofs, title, style))
     return found
 
 
-def _sound(roofs: Any) -> dict[str, Any] | None:
-    """Roofs out of a file: positive numbers only."""
-    if not isinstance(roofs, dict) or not isinstance(roofs.get("matmul"), dict):
+def _sound(roofs: Any, device: str) -> dict[str, Any] | None:
+    """Roofs out of a file, where they are of this device: positive numbers only."""
+    if not isinstance(roofs, dict) or not isinstance(roofs.get("matmul"), dict) or roofs.get("device", device) != device:
         return None
     matmul = {str(name): rate for name, rate in roofs["matmul"].items() if _positive(rate)}
     return {"matmul": matmul, "copy": roofs.get("copy") if _positive(roofs.get("copy")) else None} if matmul else None

@@ -143,7 +143,7 @@ def _run(options: Options) -> Outcome:
         key = environment_key(machine, suite.threads, suite.devices[0])
         roofs = measured_roofs(machine, suite)
         details = {**machine, "threads": suite.threads, "device": suite.devices[0]}
-        journal.add_environment(key, details | ({"roofs": roofs} if roofs else {}))
+        journal.add_environment(key, details | ({"roofs": roofs[suite.devices[0]]} if suite.devices[0] in roofs else {}))
         origin = Provenance(suite.name, key, provenance.commit(), provenance.tree_digest())
         try:
             with Nurseries() as nurseries:

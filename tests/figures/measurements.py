@@ -150,6 +150,22 @@ memory = "6 GiB"
 rounds = 10
 serve = 1.5
 """
+AGREEMENT = """
+name = "agreement"
+size = "quick"
+seeds = [0]
+devices = ["cpu"]
+
+[[run]]
+task = "attention-forward"
+methods = ["sdpa", "naive", "chunked", "naive-jax"]
+cases = ["n-256", "n-512"]
+
+[limits]
+seconds = 120
+rounds = 10
+serve = 1.5
+"""
 WORK = {"build": "build", "turn": "serve", "finish": "score", "prepare": "prepare"}
 
 
@@ -180,19 +196,22 @@ def wall_shares(folder: Path) -> dict[str, float]:
 
 def agreement(folder: Path) -> dict[str, float]:
     """Two runs of one suite: share of (method, case, knobs) whose intervals of time ratios, and of throughput, meet."""
-    suite = folder / "figures.toml"
-    suite.write_text(SUITE)
-    runs = []
+    suite = folder / "agreement.toml"
+    suite.write_text(AGREEMENT)
+    runs, statuses = [], []
     for number in range(2):
         place = folder / f"run-{number}"
         place.mkdir(exist_ok=True)
-        _run(str(suite), place, tasks=("attention-forward", "vector-search"))
+        _run(str(suite), place)
         runs.append(_intervals(place / "run" / "records.jsonl"))
+        statuses += [json.loads(line)["status"] for line in (place / "run" / "records.jsonl").read_text().splitlines()]
     found: dict[str, list[bool]] = {}
     for key in runs[0].keys() & runs[1].keys():
         (a, b), (c, d) = runs[0][key], runs[1][key]
         found.setdefault(key[-1], []).append(a <= d and c <= b)
-    return {name: sum(values) / len(values) for name, values in found.items()} | {"pairs": sum(map(len, found.values()))}
+    return {name: sum(values) / len(values) for name, values in found.items()} | {
+        "pairs": sum(map(len, found.values())), "unstable": statuses.count("unstable") / len(statuses)
+    }  # fmt: skip
 
 
 def _intervals(path: Path) -> dict[tuple, tuple[float, float]]:

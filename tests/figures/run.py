@@ -98,7 +98,8 @@ def table(found: list) -> str:
             low, high = (f"{end:.0%}" if figure.unit == "1" else number(end, figure.unit) for end in (figure.low, figure.high))
             wanted = f"{low} to {high}" if figure.low > 0 else f"at most {high}"
             label = figure.title if figure.pick and len(figure.pick) == 1 else f"{figure.title}: {name}"
-            lines.append((label, shown, wanted, "reached" if good else "MISSED"))
+            remark = ", the host was disturbed" if values.get("unstable") else ""
+            lines.append((label, shown, wanted, ("reached" if good else "MISSED") + remark))
     widths = [max(len(line[i]) for line in lines) for i in range(4)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
 

@@ -88,7 +88,7 @@ def calibrated(bytes_moved=None):
 @pytest.mark.parametrize(("moved", "axis"), [(None, "executed FLOPs of a call"), (1e5, "arithmetic intensity")])
 def test_the_report_draws_the_roof_of_a_calibrated_machine(moved, axis):
     records = calibrated(moved)
-    environments = {records[0]["environment"]: {"cpu": "X", "roofs": {"cpu": ROOFS}}}
+    environments = {records[0]["environment"]: {"cpu": "X", "roofs": ROOFS}}
     style = Style([record["method"] for record in records])
     (plot,) = roofline_plots(groups(Loaded(tuple(records), environments)), environments, style)
     figure = plot.figures[0]
@@ -102,5 +102,5 @@ def test_the_report_draws_the_roof_of_a_calibrated_machine(moved, axis):
 def test_without_roofs_no_figure():
     records = calibrated()
     assert 'id="roofline"' not in page_of([Loaded(tuple(records), {})])
-    odd = {records[0]["environment"]: {"roofs": {"cpu": {"matmul": {"float32": "x", "a": -1, "b": True}}}}}
+    odd = {records[0]["environment"]: {"roofs": {"matmul": {"float32": "x", "a": -1, "b": True}}}}
     assert 'id="roofline"' not in page_of([Loaded(tuple(records), odd)])
