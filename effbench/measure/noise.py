@@ -53,7 +53,7 @@ def disturbed(before: Sample, after: Sample, *, own: float | None = None) -> str
     """Why the time between two looks is suspect, or "". `own` is CPU seconds that we know we used ourselves, all processes
     together; by default this process and its finished children."""
     reasons = []
-    cores = os.cpu_count() or 1
+    cores = _cores()
     if None not in (before.busy, after.busy, before.steal, after.steal):
         busy, idle, steal = (after.busy - before.busy), (after.idle - before.idle), (after.steal - before.steal)
         total = busy + idle + steal
@@ -83,6 +83,11 @@ class Watch:
     def __exit__(self, *_) -> None:
         self.after = look()
         self.reason = disturbed(self.before, self.after)
+
+
+@cache
+def _cores() -> int:
+    return os.cpu_count() or 1
 
 
 def _read(path: Path | str) -> str:

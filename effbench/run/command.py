@@ -148,7 +148,7 @@ def _run(options: Options) -> Outcome:
         try:
             with Nurseries() as nurseries:
                 until = start + options.within if options.within else None
-                Runner(plan, journal, origin, Materials(), progress, nurseries, until, roofs).run()
+                Runner(plan, journal, origin, Materials(), progress, nurseries, until, roofs=roofs).run()
         except OutOfTime:
             outcome.stopped = f"stopped after {time.monotonic() - start:.0f} s, before --within was over; the same command resumes"
         except KeyboardInterrupt:

@@ -30,6 +30,7 @@ LIVE = 8  # methods of a group that are in memory at once; larger groups are tim
 SERIOUS = 10  # rounds from which seconds are meant to be read; fewer (smoke) are never called unstable
 MIN_SHARE = 0.9  # of a turn that single-threaded CPU work must have had its core
 LONG = 2.0  # s; a call above this is timed three times
+FRESH = 0.005  # s; how old a look before a turn may be
 RESERVE = 5.0  # s kept back by --within for scores and records
 LAST = 2.0  # s before the end of --within at which a build that is on is ended
 
@@ -58,6 +59,7 @@ class Runner:
     progress: Progress
     nurseries: Nurseries
     until: float | None = None
+    last: noise.Sample | None = None  # the look after one turn serves as the one before the next
     roofs: dict[str, dict] = field(default_factory=dict)  # device -> measured roofs, where this machine was calibrated
     clock: Callable[[], float] = time.monotonic
 
@@ -308,7 +310,7 @@ class Runner:
     def turn(self, item: Live, setting: tuple, number: int) -> bool:
         """One timed turn, with a look at the host before and after; False where it failed."""
         case, knobs = setting
-        before = noise.look()
+        before = self.last if self.last is not None and time.monotonic() - self.last.at < FRESH else noise.look()
         try:
             answer = item.child.ask(
                 "turn", case=case, knobs=[list(pair) for pair in knobs], seconds=self.plan.suite.limits.turn, first=number
@@ -317,7 +319,7 @@ class Runner:
             self.lost(item, setting, lost)
             return False
         # The parent's own time is counted by `look`; the worker's comes with its answer.
-        after = noise.look()
+        after = self.last = noise.look()
         own = after.own - before.own + answer["own"]
         reason = noise.disturbed(before, after, own=own) or self.descheduled(item.trial, answer)
         item.timings.setdefault(setting, Timing()).add(answer, reason)
