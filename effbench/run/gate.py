@@ -131,7 +131,8 @@ def measured(driver: Driver, benches, judge, registries, change, notes: list[str
     first = [look for item in wanted.values() for look in judge.looks(item)]
     times = {look.item.bench.label for look in first if look.suspected and look.timed}
     facts = {look.item.bench.label for look in first if look.suspected and not look.timed}
-    facts |= {label for label, item in wanted.items() if one_sided(item)}
+    failing = {label for label, item in wanted.items() if one_sided(item)}
+    times, facts = times | failing, facts | failing
     again: dict[str, Evidence] = {}
     if doubtful := times | facts:
         say(f"measuring {len(doubtful)} of {len(wanted)} benchmarks again with fresh processes")
@@ -252,11 +253,15 @@ class Judge:
             key = (look.setting, look.metric)
             if failures := again.failed.get(None) or again.failed.get(look.setting):
                 side, (status, reason) = next(iter(failures.items()))
-                judged, note = replace(judged, verdict="UNCLEAR"), f"measured again: {side} {status}: {reason}"
+                verdict = study.BROKEN if set(failures) == {"head"} else "UNCLEAR"
+                judged, note = replace(judged, verdict=verdict), f"measured again: {side} {status}: {reason}"
             else:
-                fresh = [times(sample) for sample in again.times[key]] if look.timed else known(again.facts[key])
-                judged, note = study.settle(look.first, fresh, look.judge)
-                values = [*look.first, *fresh]
+                fresh = [times(sample) for sample in again.times.get(key, ())] if look.timed else known(again.facts.get(key, []))
+                if fresh:
+                    judged, note = study.settle(look.first, fresh, look.judge)
+                    values = [*look.first, *fresh]
+                else:
+                    judged, note = replace(judged, verdict="UNCLEAR"), "measured again: no value"
         if look.timed:
             clock = "cpu" if judged.wall is not None else "wall"
             base, head = (median(median(getattr(pair, f"{side}_{clock}")) for pair in values) for side in SIDES)

@@ -11,7 +11,7 @@ from effbench.cli import app
 from effbench.publish import verdicts
 from effbench.run import gate
 from effbench.run.commits import resolve
-from effbench.run.pairs import Driver
+from effbench.run.pairs import Driver, Effort
 
 
 def said(found, *words):
@@ -53,6 +53,30 @@ def test_a_method_that_breaks_is_a_regression_with_its_reason(repository):
     assert any(row.bench.startswith("sums/loop-sum") and row.verdict == "SAME" for row in found.rows), (
         "the others are still compared"
     )
+    assert found.code == 1
+
+
+def test_one_crash_is_tried_again_and_two_are_believed(repository, monkeypatch):
+    """A worker that the machine killed says nothing about the change; nor may it hide one."""
+    crashes, before = [], Driver.ask_build
+
+    def flaky(self, child, item, side, **how):
+        if side == "head" and len(crashes) < limit:
+            crashes.append(child.pid)
+            child.nursery.kill(child.pid)
+        return before(self, child, item, side, **how)
+
+    monkeypatch.setattr(Driver, "ask_build", flaky)
+    effort = Effort(pairs=2, facts=1, turns=4, turn=0.002, serve=0.2)
+    limit = 1
+    found = repository.compare("docs", methods=("vector-sum",), effort=effort, effect=0.5)
+    assert crashes
+    assert not said(found, "BROKEN", "SLOWER", "WORSE")
+    assert any(row.metric == "serve.latency" for row in found.rows)
+    crashes.clear()
+    limit = 10_000
+    found = repository.compare("docs", methods=("vector-sum",), effort=effort, effect=0.5)
+    assert said(found, "BROKEN", "UNCLEAR")
     assert found.code == 1
 
 
