@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from . import cli_compare
 from .api.errors import EffbenchError
+from .commands import comparing
 
 app = typer.Typer(
     name="effbench", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -78,7 +78,7 @@ def _run(options, *, plan: bool, as_json: bool) -> None:
     from .run import command
 
     if plan:
-        from .run.preview import preview, text
+        from .commands.preview import preview, text
 
         found = preview(command.make_plan(options), options)
         typer.echo(json.dumps(found, indent=1) if as_json else text(found))
@@ -386,8 +386,8 @@ def profile(
 
     Examples:  effbench profile naive --task attention-forward    effbench profile ivf --knob leaves=16 --size smoke --json
     """
+    from .commands import profile as profiles
     from .publish import operators
-    from .run import profile as profiles
 
     options = profiles.Options(
         method, task, case, data, size, device, threads, 0, tuple(knob or ()), tuple(param or ()), budget, out
@@ -441,7 +441,7 @@ def new(
     typer.echo(make(kind, name, task, folder))
 
 
-cli_compare.add(app)
+comparing.add(app)
 
 
 @data_app.command("list")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from effbench.run import gate
+from effbench.commands import gate
 from effbench.run.pairs import Effort
 
 HERE = Path(__file__).parent

@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 from effbench.api.errors import RunError, SuiteError
 from effbench.cli import app
+from effbench.commands import gate
 from effbench.publish import verdicts
-from effbench.run import gate
 from effbench.run.commits import resolve
 from effbench.run.pairs import Driver, Effort
 

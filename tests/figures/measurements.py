@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from effbench.backends import get
+from effbench.commands import profile
 from effbench.measure.latency import turn
 from effbench.plan.registry import Registry
-from effbench.run import command, profile, schedule, supervisor
+from effbench.run import command, schedule, supervisor
 from effbench.run.progress import Progress
 from effbench.stats import interval, null, paired
 

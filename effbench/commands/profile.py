@@ -18,13 +18,13 @@ from ..plan import plan as plans
 from ..plan import suite as suites
 from ..plan.registry import Registry
 from ..plan.trial import Trial
-from . import command, provenance
-from .assemble import Provenance
-from .journal import Journal
-from .materials import Materials
-from .progress import Progress
-from .schedule import Runner
-from .supervisor import Lost, Nurseries
+from ..run import command, provenance
+from ..run.assemble import Provenance
+from ..run.journal import Journal
+from ..run.materials import Materials
+from ..run.progress import Progress
+from ..run.schedule import Runner
+from ..run.supervisor import Lost, Nurseries
 
 
 @dataclass(frozen=True)

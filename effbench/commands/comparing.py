@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .api.errors import EffbenchError
+from ..api.errors import EffbenchError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
@@ -41,14 +41,14 @@ def compare(
 
     Exit codes: 0 no regression; 1 a regression; 2 nothing was measured, or a mistake in the command; 3 unclear, with --strict.
     """
-    from .publish import verdicts
+    from ..publish import verdicts
 
     if len(targets) == 2:
-        from .study import stored
+        from ..study import stored
 
         found = stored.compare(Path(targets[0]), Path(targets[1]), across=across, strict=strict, better=stored.directions())
     elif len(targets) == 1:
-        from .run import gate
+        from . import gate
 
         options = gate.Options(
             targets[0], suite, tuple(task or ()), tuple(method or ()), since, precise, strict, device, repository, quiet or as_json
@@ -70,7 +70,7 @@ def export(
 
     Examples:  effbench export runs/quick --pyperf quick.json    python -m pyperf stats quick.json
     """
-    from .study import pyperf_export, records
+    from ..study import pyperf_export, records
 
     made = pyperf_export.suite(records.read(run_folders))
     pyperf.write_text(json.dumps(made), encoding="utf-8")
@@ -85,6 +85,6 @@ def import_(
 
     Example: effbench import bench.json --out runs/kernels
     """
-    from .study import pytest_import
+    from ..study import pytest_import
 
     typer.echo(f"{out}: {pytest_import.read(file, out)} records")

@@ -8,9 +8,9 @@ from typer.testing import CliRunner
 
 from effbench.api.errors import EffbenchError
 from effbench.cli import app
+from effbench.commands import profile, profiling
 from effbench.plan.registry import Registry
 from effbench.publish import operators
-from effbench.run import profile, profiling
 
 TOYS = Path(__file__).parents[1] / "api" / "toys"
 

@@ -15,12 +15,12 @@ from ..plan import suite as suites
 from ..plan.benches import Matched
 from ..plan.origins import plugin_origins
 from ..plan.registry import Registry
+from ..run import commits
+from ..run.committed import Committed
+from ..run.materials import Materials
+from ..run.pairs import SIDES, Driver, Effort, Evidence, Samples, Setting, Side
 from ..study import compare as study
 from ..study.compare import Judged, Row, Times, Verdicts
-from . import commits
-from .committed import Committed
-from .materials import Materials
-from .pairs import SIDES, Driver, Effort, Evidence, Samples, Setting, Side
 
 DEFAULT, PRECISE = (Effort(), 0.02), (Effort(pairs=30, facts=5), 0.01)
 

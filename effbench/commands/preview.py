@@ -18,9 +18,9 @@ from ..data import registry as datasets
 from ..measure.host import environment_key, fingerprint
 from ..plan.plan import Group, Plan
 from ..plan.trial import Trial
+from ..run.tuning import choose
 from ..study import results
 from ..study.records import read
-from .tuning import choose
 
 GUESS = 20.0  # s of a trial of a task that was never measured
 START = 1.0  # s of a trial beside its build and its turns: a fork, imports, scoring

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from effbench.run import command, preview
+from effbench.commands import preview
+from effbench.run import command
 
 TOYS = Path(__file__).parents[1] / "api"
 
