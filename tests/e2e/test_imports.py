@@ -114,8 +114,7 @@ def test_nothing_imports_the_command_line():
     for path in engine_files():
         assert not any(room(module) == "cli" for module in imports(path)), path
 
-# Frameworks and wrapped libraries; psutil and threadpoolctl tell of memory and threads.
-LIBRARIES = {"numpy", "torch", "triton", "jax", "psutil", "threadpoolctl", "faiss", "hnswlib", "scann", "usearch"}
+
 def test_the_engine_names_no_technique():
     areas = {path.name for path in (ROOT / "implementations").iterdir() if (path / "task.py").exists()}
     assert areas
@@ -124,7 +123,8 @@ def test_the_engine_names_no_technique():
             assert module.split(".")[0] not in ("implementations", "effbench_implementations"), path
 
 
-LIBRARIES = {"numpy", "torch", "jax", "psutil"}  # frameworks and wrapped libraries; psutil tells the size of the memory
+# Frameworks and wrapped libraries; psutil and threadpoolctl tell of memory and threads.
+LIBRARIES = {"numpy", "torch", "triton", "jax", "psutil", "threadpoolctl", "faiss", "hnswlib", "scann", "usearch"}
 
 
 def test_techniques_import_public_names_their_framework_their_area_and_shared():
