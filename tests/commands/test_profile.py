@@ -8,9 +8,10 @@ from typer.testing import CliRunner
 
 from effbench.api.errors import EffbenchError
 from effbench.cli import app
-from effbench.commands import profile, profiling
+from effbench.commands import profile
 from effbench.plan.registry import Registry
 from effbench.publish import operators
+from effbench.run import profiling
 
 TOYS = Path(__file__).parents[1] / "api" / "toys"
 
