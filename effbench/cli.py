@@ -10,21 +10,13 @@ from typing import Annotated
 import typer
 
 from .api.errors import EffbenchError
-from .commands import comparing
+from .commands import comparing, publishing, stores
+from .commands.options import Json, directions
 
 app = typer.Typer(
     name="effbench", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="Measure efficiency techniques the way a hostile reviewer would.\n\nExample: effbench run quick",
 )  # fmt: skip
-data_app = typer.Typer(
-    no_args_is_help=True,
-    help="Data sets: list, fetch, verify, carry to a machine without a network.\n\nExample: effbench data list",
-)
-results_app = typer.Typer(no_args_is_help=True, help="Committed reference records.\n\nExample: effbench results add runs/reference")
-app.add_typer(data_app, name="data")
-app.add_typer(results_app, name="results")
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
 @app.command()
@@ -124,13 +116,6 @@ def parse_seeds(text: str | None) -> tuple[int, ...]:
     return seeds
 
 
-def directions() -> dict[str, str]:
-    """Which way each quality is better, as the tasks say."""
-    from .plan.registry import Registry
-
-    return {f"quality.{name}": metric.better for task in Registry.read().tasks.values() for name, metric in task.metrics.items()}
-
-
 @app.command("list")
 def list_(
     area: Annotated[str | None, typer.Argument(help="Only this area or task.")] = None,
@@ -190,165 +175,6 @@ def report(
         out.write_text(content, encoding="utf-8")
     else:
         typer.echo(content, nl=False)
-
-
-@app.command()
-def publish(
-    paths: Annotated[
-        list[Path], typer.Argument(metavar="RESULTS...", help="Folders of records: results/, run folders, other people's.")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder of the site; files of an earlier site in it are replaced.")] = Path("site"),
-    as_json: Json = False,
-) -> None:
-    """Turn record folders into a static site that needs no server and no network.
-
-    Examples:  effbench publish results/ --out site    effbench publish results/ runs/quick --out site
-
-    Exit codes: 0 published; 1 published, but something is damaged or has no result; 2 nothing to publish.
-    """
-    from .publish.site.build import publish as build
-
-    made = build(paths, out)
-    for problem in made.problems[:50]:
-        typer.echo(f"problem: {problem}", err=True)
-    if as_json:
-        typer.echo(json.dumps({**made.__dict__, "index": str(made.index)}, indent=1))
-    else:
-        typer.echo(
-            f"{made.index}: {made.records} records, {made.pages} pages, {made.bytes / 1e6:.1f} MB; {len(made.problems)} problems"
-        )
-    raise typer.Exit(made.code)
-
-
-TASK = Annotated[str, typer.Option(help="The task, where the records have several.")]
-DATA = Annotated[str, typer.Option(help="The data set, as it is written in records or without its arguments.")]
-ONE = Annotated[str, typer.Option(help="Only this one.")]
-
-
-def one_group(paths, case: str, **wanted: str):
-    """The group of records that options choose, of one task on one machine."""
-    from .publish import groups, paper
-    from .study.merge import gather, joined
-
-    runs, problems = gather(paths)
-    for problem in problems[:20]:
-        typer.echo(f"problem: {problem}", err=True)
-    return paper.narrowed(paper.choose(groups.groups(joined(runs), better=directions()), **wanted), case)
-
-
-@app.command()
-def table(
-    paths: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Folders or files of records.")],
-    task: TASK = "",
-    data: DATA = "",
-    size: ONE = "",
-    device: ONE = "",
-    machine: ONE = "",
-    case: ONE = "",
-    column: Annotated[list[str] | None, typer.Option(help="A reading to show, as serve.latency; may be repeated.")] = None,
-    form: Annotated[str, typer.Option("--format", help="latex, markdown or csv.")] = "latex",
-    out: Annotated[Path | None, typer.Option(help="A file; default is the terminal.")] = None,
-) -> None:
-    """Print one table for a paper: one task on one data set and one machine.
-
-    Example: effbench table results/ --task vector-search --case batch-256 --column quality.recall@10 --column serve.latency
-    """
-    from .publish import paper
-
-    group = one_group(paths, case, task=task, data=data, size=size, device=device, machine=machine)
-    text = paper.table_text(group, form, columns=column or ())
-    if out:
-        out.write_text(text, encoding="utf-8")
-    else:
-        typer.echo(text, nl=False)
-
-
-@app.command()
-def plot(
-    paths: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Folders or files of records.")],
-    out: Annotated[Path, typer.Option(help="The file: .svg, .pdf, .png (these need the extra 'figures'), or plotly's .json.")],
-    kind: Annotated[str, typer.Option(help="front, ratio, scaling or curve.")] = "front",
-    x: Annotated[str, typer.Option(help="Reading across, of a front.")] = "serve.latency",
-    y: Annotated[str, typer.Option(help="Reading upwards, of a front.")] = "quality.recall@10",
-    task: TASK = "",
-    data: DATA = "",
-    size: ONE = "",
-    device: ONE = "",
-    machine: ONE = "",
-    case: ONE = "",
-) -> None:
-    """Draw one figure for a paper: one task on one data set and one machine.
-
-    Example: effbench plot results/ --task vector-search --case batch-256 --out front.pdf
-    """
-    from .publish import paper
-
-    group = one_group(paths, case, task=task, data=data, size=size, device=device, machine=machine)
-    typer.echo(paper.draw(paper.figure(group, kind, x=x, y=y), out))
-
-
-@app.command()
-def validate(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Records files, or folders of them.")],
-    as_json: Json = False,
-) -> None:
-    """Check records that someone else made: schema, units, plausible numbers, sources against their commit, replay.
-
-    Example: effbench validate results/their-machine
-
-    Exit codes: 0 nothing wrong; 1 errors.
-    """
-    from .study import validate as study
-
-    count, findings = study.validate(files)
-    if as_json:
-        typer.echo(json.dumps({"records": count, "findings": [finding.__dict__ for finding in findings]}, indent=1))
-    else:
-        typer.echo(study.text(count, findings))
-    raise typer.Exit(1 if any(finding.level == study.ERROR for finding in findings) else 0)
-
-
-@app.command()
-def merge(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Records files, or folders of them.")],
-    out: Annotated[Path, typer.Option(help="Folder for the union; may be one of the given.")],
-) -> None:
-    """Put records of several places into one folder. Order does not matter, and merging twice changes nothing.
-
-    Example: effbench merge runs/a runs/b --out runs/both
-    """
-    from .study.merge import merge as union
-
-    loaded, problems = union(files, out)
-    for problem in problems[:50]:
-        typer.echo(f"problem: {problem}", err=True)
-    typer.echo(f"{out}: {len(loaded.records)} records of {len(loaded.environments)} machines")
-    raise typer.Exit(1 if problems else 0)
-
-
-@app.command()
-def claims(
-    paths: Annotated[
-        list[Path] | None, typer.Argument(help="Run folders or records files; none means the committed results.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Say which claims of papers the records reproduce, and which not.
-
-    Examples:  effbench claims    effbench claims runs/quick
-    """
-    from .plan.registry import Registry
-    from .study import claims as study
-    from .study import records, results
-
-    found = paths or results.files()
-    if not found:
-        raise EffbenchError(
-            "there are no committed results", where="effbench claims", remedy="Name a run folder: effbench claims runs/quick."
-        )
-    loaded, registry = records.read(found), Registry.read()
-    ledger = study.verdicts(loaded.records, registry, loaded.environments, study.fairness(registry))
-    typer.echo(json.dumps(study.plain(ledger), indent=1) if as_json else study.text(ledger))
 
 
 @app.command()
@@ -441,119 +267,9 @@ def new(
     typer.echo(make(kind, name, task, folder))
 
 
+publishing.add(app)
 comparing.add(app)
-
-
-@data_app.command("list")
-def data_list(as_json: Json = False) -> None:
-    """List data sets with licence, size and state.
-
-    Example: effbench data list --json
-    """
-    from .data import commands
-
-    rows = commands.listing()
-    if as_json:
-        typer.echo(json.dumps(rows, indent=1))
-        return
-    for row in rows:
-        size = f"{row['bytes'] / 1e6:.1f} MB" if row["bytes"] else "-"
-        typer.echo(f"{row['name']:<16} {row['state']:<8} {size:>9}  {row['licence']}\n{'':16} {row['title']}")
-
-
-@data_app.command("fetch")
-def data_fetch(
-    names: Annotated[list[str] | None, typer.Argument(help="Data sets; none means all.")] = None, as_json: Json = False
-) -> None:
-    """Fetch data sets into the cache; every byte is checked against its sha256.
-
-    Example: effbench data fetch fashion-mnist
-    """
-    from .data import commands
-
-    rows = commands.fetch(names or (), progress=None if as_json else _download_line)
-    _data_rows(rows, as_json)
-
-
-def _download_line(text: str, done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        share = f" {done / 1e6:.1f} of {total / 1e6:.1f} MB" if total else ""
-        sys.stderr.write(f"\r{text}{share}\033[K" + ("\n" if total and done >= total else ""))
-    elif not done:
-        sys.stderr.write(f"{text}\n")
-
-
-def _data_rows(rows: list[dict], as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(rows, indent=1))
-    else:
-        for row in rows:
-            typer.echo("  ".join(str(row[key]) for key in ("name", "state", "path", "error") if row.get(key)))
-    if any(row.get("state") not in ("here", None) for row in rows):
-        raise typer.Exit(1)
-
-
-@data_app.command("verify")
-def data_verify(
-    names: Annotated[list[str] | None, typer.Argument(help="Data sets; none means all.")] = None, as_json: Json = False
-) -> None:
-    """Check the cached files against their sha256.
-
-    Example: effbench data verify
-    """
-    from .data import commands
-
-    _data_rows(commands.verify(names or ()), as_json)
-
-
-@data_app.command("pack")
-def data_pack(
-    file: Annotated[Path, typer.Argument(help="The .tar to write.")], names: Annotated[list[str] | None, typer.Argument()] = None
-) -> None:
-    """Pack cached data sets into one file for a machine without a network.
-
-    Example: effbench data pack data.tar fashion-mnist
-    """
-    from .data import commands
-
-    typer.echo(json.dumps(commands.pack(names or (), file)))
-
-
-@data_app.command("unpack")
-def data_unpack(file: Annotated[Path, typer.Argument(help="A file that `data pack` wrote.")]) -> None:
-    """Unpack data sets into the cache, checking names, sizes and sha256.
-
-    Example: effbench data unpack data.tar
-    """
-    from .data import commands
-
-    typer.echo(json.dumps(commands.unpack(file)))
-
-
-@data_app.command("path")
-def data_path(name: Annotated[str, typer.Argument(help="A data set; none prints the cache folder.")] = "") -> None:
-    """Print where a data set lies.
-
-    Example: effbench data path fashion-mnist
-    """
-    from .data import commands
-
-    typer.echo(commands.path(name))
-
-
-@results_app.command("add")
-def results_add(
-    folder: Annotated[Path, typer.Argument(help="A run folder.")],
-    to: Annotated[Path | None, typer.Option(help="The results folder; default results/ of the checkout.")] = None,
-) -> None:
-    """Add the records of a run to the committed results, by machine. Nothing is edited; adding twice changes nothing.
-
-    Example: effbench results add runs/smoke
-    """
-    from .study.results import add
-
-    for line in add(folder, to):
-        typer.echo(line)
+stores.add(app)
 
 
 def main() -> None:

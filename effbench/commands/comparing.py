@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from ..api.errors import EffbenchError
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+from .options import Json
 
 
 def add(app: typer.Typer) -> None:

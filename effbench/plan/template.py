@@ -44,7 +44,7 @@ import pytest
 from {package}.{file} import {cls}
 from {task_module} import {task_cls}
 
-{budget_import}from effbench.run.session import exercise
+{budget_import}from effbench.run.exercise import exercise
 
 UNFINISHED = pytest.mark.xfail(raises=NotImplementedError, strict=True, reason="not written yet: remove this mark with the stubs")
 

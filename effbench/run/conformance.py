@@ -27,8 +27,9 @@ from ..plan.trial import Trial
 from .assemble import Provenance
 from .journal import Journal
 from .materials import Materials
+from .opening import opening
 from .progress import Progress
-from .schedule import Live, Runner, opening
+from .schedule import Live, Runner
 from .supervisor import Child, Lost, Nurseries
 
 LIMITS = Limits(seconds=120.0, memory=4 << 30, turn=0.005, rounds=3, serve=0.1)

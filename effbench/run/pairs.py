@@ -23,7 +23,8 @@ from ..measure import noise
 from ..plan.benches import Bench
 from ..plan.registry import Registry
 from .materials import Materials
-from .schedule import LONG, opening
+from .opening import opening
+from .schedule import LONG
 from .supervisor import Child, Lost, Nursery, Refused
 
 SIDES = ("base", "head")

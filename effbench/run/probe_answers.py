@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from .answers import close, leaves
 from .probing import answer, defaults, fresh, outputs, untimed_build
-from .session import Session, close, leaves
+from .session import Session
 
 COLLAPSE = 5.0  # a repeated input that is answered this many times faster than a new one was answered from memory
 TOO_SHORT = 50e-6  # s; below this a call is all overhead and times say nothing

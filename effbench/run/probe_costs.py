@@ -10,8 +10,9 @@ from typing import Any
 from ..api.method import Method
 from ..measure import memory
 from ..measure.counting import TOLERANCE
+from .answers import close
 from .probing import answer, fresh, outputs, untimed_build
-from .session import Session, close
+from .session import Session
 
 FLOOR = 8 << 20  # bytes that an allocator may keep without it being called a leak
 

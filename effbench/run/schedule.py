@@ -16,14 +16,14 @@ from ..api.errors import RecordError, RunError
 from ..api.record import identity
 from ..measure import noise
 from ..plan.plan import Group, Plan
-from ..plan.registry import Registry
 from ..plan.trial import Trial
 from . import assemble, derived
 from .assemble import Provenance, Timing
 from .journal import Journal, full
 from .materials import Materials
+from .opening import opening
 from .progress import Progress
-from .supervisor import Child, Lost, Nurseries, Refused, apart, cores, plain
+from .supervisor import Child, Lost, Nurseries, Refused, apart, plain
 from .tuning import choose
 
 LIVE = 8  # methods of a group that are in memory at once; larger groups are timed in parts, each beside the baseline
@@ -386,23 +386,3 @@ class Runner:
                 trial, status="unstable" if unstable else "ok", reason=unstable, case=case, knobs=dict(knobs), readings=readings,
                 samples=timing.samples(), baseline=baseline, notes=[*build["notes"], *answer["notes"]] or None, **shared,
             )  # fmt: skip
-
-
-def opening(registry: Registry, trial: Trial) -> dict:
-    """The command that makes a worker load the trial's technique from its folder."""
-    task, method = registry.task(trial.task), registry.method(trial.task, trial.method)
-    origins = {file.origin.package: file.origin for file in registry.files.values()}
-    like = None
-    if trial.like:
-        info = registry.method(trial.task, trial.like[0])
-        like = [info.file.absolute, info.cls, trial.like[1]]
-    budget = dict(vars(trial.budget).items()) if trial.budget else None
-    return {
-        "origins": [[o.package, str(o.folder), o.source] for o in origins.values()],
-        "task": [task.file.absolute, task.cls], "method": [method.file.absolute, method.cls, trial.params], "like": like,
-        "cores": cores(trial.threads)[0] if trial.device == "cpu" else [],
-        "trial": {
-            "backend": trial.backend, "device": trial.device, "threads": trial.threads, "dtype": trial.dtype, "size": trial.size,
-            "seed": trial.seed, "data": [trial.data.name, dict(trial.data.args)], "budget": budget, "replicates": trial.replicates, "tuning": trial.role == "tuning",
-        },
-    }  # fmt: skip

@@ -1,6 +1,6 @@
 """One trial inside its own process: build, serve, count, score. Driven by the worker, command by command.
 
-`exercise` drives a session in this process, for tests and notebooks; it is the same code without the isolation.
+`effbench.run.exercise` drives a session in the calling process, for tests and notebooks.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from ..api.method import Method
 from ..api.record import reading
 from ..api.run import Allowance, Run
 from ..api.task import Task
-from ..api.values import Budget, Case, Curve, Data, Step
+from ..api.values import Budget, Case, Data, Step
 from ..measure import memory
 from ..measure.clock import BuildClock
+from .answers import close, fingerprint
+from .quality import CURVE_ROWS, quality
 
-CURVE_ROWS = 20
 PROBES, PROBE_SECONDS = 16, 0.5  # batches whose work is counted in the untimed pass, and about how long that may take
 Setting = tuple[str, tuple]  # case name, sorted knob items
 
@@ -107,7 +108,7 @@ class Session:
                 scores.append(self.task.score(method, self.given, hidden, None, []))
         self._build_readings(totals, memory_start)
         if scores:
-            self.quality, curves = self._quality(scores)
+            self.quality, curves = quality(self.task.metrics, scores)
             if curves and self.curve:
                 raise ValueError(f"task '{self.task.name}' gives curves by evaluate and by score; a record holds one grid")
             self.curve.update(curves)
@@ -327,10 +328,10 @@ class Session:
         scored = self.task.score(self.method, self.given, self.hidden, self.case(name), outputs)
         readings.update(self._graph(call, batches))
         readings["serve.energy"] = self._energy(call, batches, energy)
-        quality, curves = self._quality([scored])
+        scores, curves = quality(self.task.metrics, [scored])
         if curves:
             self.notes.append("curves from the serve phase are not kept")
-        return {**readings, **quality}
+        return {**readings, **scores}
 
     def _graph(self, call: Callable, batches: list) -> dict[str, dict]:
         """CUDA graph replay: what the call costs without launch overhead, where it can be captured."""
@@ -363,137 +364,9 @@ class Session:
         if not close(timed, outputs[index]):
             raise Wrong("a timed call answered differently from an untimed call on the same input")
 
-    # -- quality ------------------------------------------------------------------------------------------------------
-
-    def _quality(self, scores: list[dict]) -> tuple[dict[str, dict], dict[str, list]]:
-        """Readings `quality.<name>` with intervals over samples or replicates, and mean curves."""
-        import numpy as np
-
-        from ..stats.interval import mean_interval
-
-        readings, curves = {}, {}
-        for name in {name: None for score in scores for name in score}:
-            values = [score[name] for score in scores if name in score]
-            if isinstance(values[0], Curve):
-                if not all(np.isfinite(np.asarray(axis, dtype=np.float64)).all() for c in values for axis in (c.x, c.y)):
-                    raise Wrong(f"curve '{name}' has numbers that are not finite")
-                curves.update(mean_curve(name, values))
-                continue
-            if name not in self.task.metrics:
-                raise Wrong(f"score returned '{name}', which is not among the task's metrics ({', '.join(self.task.metrics)})")
-            metric = self.task.metrics[name]
-            samples = np.concatenate([np.atleast_1d(np.asarray(value, dtype=np.float64)).ravel() for value in values])
-            if samples.size == 0:
-                readings[f"quality.{name}"] = reading(None, metric.unit, reason=f"no {metric.sample} gave a value")
-                continue
-            if not np.isfinite(samples).all():
-                raise Wrong(f"quality '{name}' is not finite in {int((~np.isfinite(samples)).sum())} of {samples.size} samples")
-            low, high = mean_interval(samples) if samples.size > 1 else (None, None)
-            readings[f"quality.{name}"] = reading(
-                float(samples.mean()), metric.unit, low=low, high=high, n=samples.size, how=f"mean over {metric.sample}"
-            )
-        return readings, curves
-
 
 def host_peak(start: int | None) -> dict:
     if start is None:
         return reading(None, "B", reason="the kernel does not let this process reset its high-water mark")
     now = memory.peak()
     return reading(max(0, now - start) if now is not None else None, "B", how="high-water mark above the start")
-
-
-def mean_curve(name: str, curves: list[Curve]) -> dict[str, list]:
-    """The mean over replicates on the first curve's grid, with the 10 % and 90 % quantiles."""
-    import numpy as np
-
-    x = np.asarray(curves[0].x, dtype=float)
-    rows = np.array([np.interp(x, np.asarray(c.x, dtype=float), np.asarray(c.y, dtype=float)) for c in curves])
-    keep = np.unique(np.linspace(0, len(x) - 1, min(len(x), CURVE_ROWS)).round().astype(int))
-    columns = {f"{name}.x": x[keep], name: rows.mean(0)[keep]}
-    if len(curves) > 1:
-        columns |= {f"{name}.p10": np.quantile(rows, 0.1, axis=0)[keep], f"{name}.p90": np.quantile(rows, 0.9, axis=0)[keep]}
-    return {key: [float(f"{v:.4g}") for v in column] for key, column in columns.items()}
-
-
-def leaves(value: Any):
-    if isinstance(value, dict):
-        for key in sorted(value):
-            yield from leaves(value[key])
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from leaves(item)
-    else:
-        yield value
-
-
-def fingerprint(value: Any) -> str:
-    """Digest of a tree of numpy arrays: tells whether a method wrote into its input."""
-    import hashlib
-
-    import numpy as np
-
-    total = hashlib.sha256()
-    for leaf in leaves(value):
-        array = np.ascontiguousarray(leaf)
-        total.update(str((array.shape, array.dtype.str)).encode())
-        total.update(array.tobytes() if array.dtype != object else repr(leaf).encode())
-    return total.hexdigest()
-
-
-def close(a: Any, b: Any) -> bool:
-    """Whether two answers agree up to rounding: integers in at least 99 % of places (ties), floats within 1e-2 of their norm."""
-    import numpy as np
-
-    left, right = list(leaves(a)), list(leaves(b))
-    if len(left) != len(right):
-        return False
-    for x, y in zip(left, right):
-        x, y = np.asarray(x), np.asarray(y)
-        if x.shape != y.shape or x.dtype.kind != y.dtype.kind:
-            return False
-        if x.dtype.kind in "iub":
-            if x.size and (x == y).mean() < 0.99:
-                return False
-        elif x.dtype.kind == "f":
-            x, y = x.astype(np.float64), y.astype(np.float64)
-            if np.linalg.norm((x - y).ravel()) > 1e-2 * (np.linalg.norm(y.ravel()) + 1e-30):
-                return False
-        elif not np.array_equal(x, y):
-            return False
-    return True
-
-
-def exercise(
-    task: type[Task], method: type[Method], *, data: str = "", size: str = "smoke", seed: int = 0, device: str = "cpu",
-    budget: Budget | None = None, cases: tuple[str, ...] = (), knobs: tuple[dict, ...] = ({},), replicates: int | None = None,
-    seconds: float = 0.01, dtype: str = "float32", **settings,
-) -> dict[str, Any]:  # fmt: skip
-    """One trial in this process: {"build": readings, "quality", "curve", (case, knobs): readings}. `data` as in a suite."""
-    from ..backends import get
-    from ..plan.suite import parse_data
-
-    chosen = parse_data(data or task.data[0].name, task.data, where=task.name) if task.data else Data("none")
-    session = Session(
-        task(), lambda: method(**settings), backend=get(method.backend), data=chosen, size=size, seed=seed, device=device, dtype=dtype,
-        budget=budget, like=lambda: method(**settings), replicates=replicates,
-    )  # fmt: skip
-    prepared, _ = session.prepare()
-    session.build(prepared)
-    out: dict[Any, Any] = {
-        "build": session.build_readings,
-        "quality": session.quality,
-        "curve": session.curve,
-        "notes": session.notes,
-    }
-    if "serve" not in task.phases:
-        return out
-    from ..measure.latency import turn
-
-    session.open_serve(prepared)
-    for name in cases or tuple(case.name for case in task.cases if size in case.sizes):
-        for setting in ((name, tuple(sorted(items.items()))) for items in knobs):
-            call, batches = session.call(setting), session.batches(name)
-            timed = turn(call, batches, seconds=seconds, synchronise=session.backend.synchronise)
-            session.remember(setting, timed.last_index, timed.last_output)
-            out[setting] = session.finish(setting)
-    return out

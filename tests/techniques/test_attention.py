@@ -23,7 +23,7 @@ from effbench import Case, Data, Run, Wrong
 from effbench.backends import get
 from effbench.plan.origins import own_origin
 from effbench.plan.registry import Registry
-from effbench.run.session import exercise
+from effbench.run.exercise import exercise
 
 BATCH, HEADS, LENGTH, DIM = 2, 3, 37, 8
 ARMS = {

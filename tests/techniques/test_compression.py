@@ -15,7 +15,7 @@ from effbench_implementations.compression.task import ImageClassification, check
 
 import effbench
 from effbench import Budget, Data, DataError, Wrong
-from effbench.run.session import exercise
+from effbench.run.exercise import exercise
 
 DIGITS = Data("digits", {"width": 8})
 

@@ -18,7 +18,7 @@ from effbench.backends import get
 from effbench.measure.flops_torch import count_torch
 from effbench.plan.origins import own_origin
 from effbench.plan.registry import Registry
-from effbench.run.session import exercise
+from effbench.run.exercise import exercise
 
 ARMS = [Dense, Top2, ExpertChoice, HashRouting]
 N, D, F, E = 40, 6, 10, 4

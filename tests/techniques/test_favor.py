@@ -17,7 +17,7 @@ from effbench.backends import get
 from effbench.measure.flops_torch import count_torch
 from effbench.plan.origins import own_origin
 from effbench.plan.registry import Registry
-from effbench.run.session import exercise
+from effbench.run.exercise import exercise
 
 BATCH, HEADS, LENGTH, DIM = 2, 3, 37, 8
 RNG = np.random.default_rng

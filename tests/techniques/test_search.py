@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from effbench import Case, Run
 from effbench.backends import get
-from effbench.run.session import exercise
+from effbench.run.exercise import exercise
 
 METRICS = ("l2", "ip", "cosine")
 

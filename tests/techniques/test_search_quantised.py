@@ -10,7 +10,7 @@ from effbench_implementations.search.vectors import clustered, nearest
 
 from effbench import Run
 from effbench.backends import get
-from effbench.run.session import exercise
+from effbench.run.exercise import exercise
 
 POINTS = clustered(np.random.default_rng(7), 4200, 18, centers=40, rank=12, spread=1.0, noise=0.15)
 BASE, QUERIES = POINTS[:4000], POINTS[4000:]

@@ -10,7 +10,7 @@ from effbench_implementations.attention.toeplitz import ToeplitzLinear, fast_len
 from effbench import Case, Run
 from effbench.backends import get
 from effbench.measure.flops_torch import count_torch
-from effbench.run.session import exercise
+from effbench.run.exercise import exercise
 
 BATCH, HEADS, DIM = 2, 3, 8
 

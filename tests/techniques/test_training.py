@@ -21,7 +21,7 @@ from effbench.api.run import Allowance
 from effbench.backends import get
 from effbench.measure.flops import count
 from effbench.plan.registry import Registry
-from effbench.run.session import exercise
+from effbench.run.exercise import exercise
 
 METHODS = [SgdMomentum, Adam, RmsProp, LocoPropS, LocoPropM, Shampoo]
 SIZES = (6, 5, 3, 5, 6)
