@@ -7,6 +7,7 @@ on the side leave no trace (where nothing at all was seen, `executed` is None ra
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -38,7 +39,8 @@ def count_torch(call: Callable, *args: Any) -> Counted:
 def _as_written() -> Iterator[None]:
     """Compiled graphs and the fused encoder hide their operations from the dispatcher: run eagerly and unfused."""
     with contextlib.ExitStack() as stack:
-        if hasattr(torch.compiler, "set_stance"):
+        # Importing dynamo takes two seconds; where nobody has, nothing is compiled.
+        if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         mha = getattr(torch.backends, "mha", None)
         if mha is not None and mha.get_fastpath_enabled():

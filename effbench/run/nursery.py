@@ -12,6 +12,7 @@ Protocol on the control socket (SOCK_SEQPACKET, one JSON object a message). In: 
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -46,6 +47,9 @@ def main() -> None:
         except ImportError:
             pass  # the worker says it, as the reason of its trial
     importlib.import_module("effbench.run.worker")
+    # A framework's million objects stay out of every later collection, whose length would else depend on the framework.
+    gc.collect()
+    gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     prctl(PR_SET_PDEATHSIG, 0)
