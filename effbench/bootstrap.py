@@ -49,7 +49,7 @@ PARTS = (
     Part("jax", ("jax",), ("jax", "jaxlib"), 90, "optional", optional=True),
 )
 TEST_PARTS = (
-    Part("tests", ("test",), ("pytest", "hypothesis"), 3),
+    Part("tests", ("test",), ("pytest", "hypothesis", "xdist"), 4),
     Part("third opinions", ("flops", "h5"), ("fvcore", "h5py"), 16, "optional", optional=True),
 )
 
@@ -87,7 +87,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if testing:
         os.chdir(root)
-    module = ["pytest", *arguments[1:]] if testing else ["effbench", *arguments]
+    # Two tests at a time on two cores and more: no test judges a time that the other could disturb.
+    workers = [] if any(argument.startswith("-n") for argument in arguments) else ["-n", "2" if (os.cpu_count() or 1) > 1 else "0"]
+    module = ["pytest", *workers, *arguments[1:]] if testing else ["effbench", *arguments]
     # -P: the environment's own installation, which points at this checkout, and nothing that lies in the current folder.
     os.execve(environment.python, [str(environment.python), "-P", "-m", *module], clean(os.environ))
 

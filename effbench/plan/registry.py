@@ -96,6 +96,7 @@ class Registry:
             if module not in self.files:
                 return None
             found, name = self.files[module], original
+            source.parse(found)
         return None
 
     def _lineage(self, found: SourceFile, text: ClassText) -> list[tuple[SourceFile, ClassText]]:
@@ -210,6 +211,7 @@ class Registry:
             if module in seen or module not in self.files:
                 continue
             seen.add(module)
+            source.parse(self.files[module])
             queue += [name for name in self.files[module].modules if name in self.files]
             queue.append(module.rpartition(".")[0])
         return sorted(self.files[module].path for module in seen)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from .literals import NotLiteral, literal
-from .origins import Origin
+from .origins import OWN, Origin
 
 # What the registry reads of a class body. Everything else in a class is left alone.
 READ = {"name", "version", "title", "backend", "deterministic", "claims", "phases", "data", "cases", "metrics", "baselines"}
+DERIVED = re.compile(rb"^class \w+\(", re.MULTILINE)
 READ |= {"replicates", "objective", "prepares"}
 
 
@@ -37,6 +39,7 @@ class SourceFile:
     modules: set[str] = field(default_factory=set)  # absolute modules imported
     doc: str = ""
     problems: list[str] = field(default_factory=list)
+    parsed: bool = True
 
     @property
     def area(self) -> str:
@@ -50,12 +53,25 @@ class SourceFile:
 def read(origin: Origin, path: Path) -> SourceFile:
     parts = path.relative_to(origin.folder).with_suffix("").parts
     parts = parts[:-1] if parts[-1] == "__init__" else parts
-    found = SourceFile(origin, path, ".".join(parts))
+    found = SourceFile(origin, path, ".".join(parts), parsed=False)
+    # A file of ours without a derived class registers nothing: it is parsed when somebody asks what it imports. Other people's
+    # files are always parsed, so that a broken one is reported.
+    if origin.package != OWN or DERIVED.search(path.read_bytes()):
+        parse(found)
+    return found
+
+
+def parse(found: SourceFile) -> None:
+    """Fill in classes and imports, once."""
+    if found.parsed:
+        return
+    found.parsed = True
+    origin, path = found.origin, found.path
     try:
         tree = ast.parse(path.read_bytes(), filename=str(path))
     except (SyntaxError, ValueError) as error:
         found.problems.append(f"{origin.source}: {path}: not valid Python ({error})")
-        return found
+        return
     found.doc = ast.get_docstring(tree) or ""
     package = found.absolute if path.name == "__init__.py" else found.absolute.rpartition(".")[0]
     for node in statements(tree.body):
@@ -76,7 +92,6 @@ def read(origin: Origin, path: Path) -> SourceFile:
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
             found.classes[node.name] = _class(node, found)
-    return found
 
 
 def statements(body: list[ast.stmt]):

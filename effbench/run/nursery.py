@@ -22,6 +22,7 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
@@ -112,6 +113,8 @@ class Nursery:
         os.close(fds[1])
         os.environ["HOME"] = os.environ["TMPDIR"] = request["home"]
         os.environ.pop("XDG_CACHE_HOME", None)
+        tempfile.tempdir = None  # it may have been looked up before the fork
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.join(request["home"], "inductor")  # compile time is each trial's own
         os.chdir(request["home"])
         if request["memory"]:
             # RLIMIT_DATA and not RLIMIT_AS: frameworks reserve far more address space than they use.

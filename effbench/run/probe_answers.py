@@ -13,6 +13,7 @@ import numpy as np
 
 from .answers import close, leaves
 from .probing import answer, defaults, fresh, outputs, untimed_build
+from .quality import quality
 from .session import Session
 
 COLLAPSE = 5.0  # a repeated input that is answered this many times faster than a new one was answered from memory
@@ -48,7 +49,7 @@ def seeds(worker: Any, cases: list[str]) -> dict:
 def qualities(worker: Any, session: Session, case: str) -> dict:
     task, home = session.task, worker.session
     scored = task.score(session.method, session.given, home.hidden, home.case(case), outputs(worker, session, case))
-    return home._quality([scored])[0]
+    return quality(home.task.metrics, [scored])[0]
 
 
 def different(first: dict, second: dict) -> str:
