@@ -16,6 +16,7 @@ SMALL = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 BINARY = tuple((2.0 ** (10 * i), name) for i, name in ((4, "TiB"), (3, "GiB"), (2, "MiB"), (1, "KiB"), (0, "B")))
 BYTES = {"B", "byte", "bytes"}
 PLAIN = {"", "1"}
+SCALED = {"J", "W", "FLOP", "1"}  # units that take prefixes below 1
 # Direction and isolation controls may reorder what a reader sees; U+2028/9 end a line in places that look like one.
 HIDDEN = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C, 0x2028, 0x2029, 0xFEFF}
 
@@ -53,6 +54,8 @@ def scale(value: float, unit: str) -> tuple[float, str]:
         factor, prefix = next(((f, p) for f, p in PREFIXES if size >= f and f >= 1e6), (1.0, ""))
         return factor, prefix
     if unit.startswith("%") or not unit.isascii():
+        return 1.0, clean(unit, 20)
+    if size < 1 and unit.split("/")[0] not in SCALED:  # 0.66 nat, not 660 mnat
         return 1.0, clean(unit, 20)
     table = PREFIXES if size >= 1 or size == 0 else SMALL
     factor, prefix = next(((f, p) for f, p in table if size >= f), (1.0, "") if size == 0 else SMALL[-1])
