@@ -38,9 +38,9 @@ def title_of(name: str, better: str = "", unit: str = "") -> str:
 
 
 def axis(name: str, values: Sequence[float], better: str = "", unit: str = "") -> dict[str, Any]:
-    """An axis with its title; logarithmic where costs span more than a factor of five."""
+    """An axis with its title; logarithmic where costs span more than a factor of five, or errors a hundred."""
     low, high = min(values), max(values)
-    if not name.startswith("quality.") and low > 0 and high > 5 * low:
+    if low > 0 and high > (100 if name.startswith("quality.") else 5) * low:
         return {"title": {"text": html(title_of(name, better))}, **logarithmic(low, high, unit)}
     return {"title": {"text": html(title_of(name, better, unit))}, "exponentformat": "SI"}
 

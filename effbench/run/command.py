@@ -158,6 +158,8 @@ def _run(options: Options) -> Outcome:
         outcome.counts = dict(Counter(record["status"] for record in journal.done.values()))
         if options.bare:
             journal.strip()
+        else:
+            journal.tidy()
     outcome.seconds = time.monotonic() - start
     outcome.code = code(outcome)
     return outcome

@@ -207,6 +207,11 @@ class Journal:
             known[key] = details
             self.write_text("environment.json", json.dumps(known, indent=1, sort_keys=True) + "\n")
 
+    def tidy(self) -> None:
+        """Remove the folder of saved methods where nothing is left in it."""
+        with contextlib.suppress(OSError):
+            (self.folder / "artifacts").rmdir()
+
     def strip(self) -> None:
         """Leave only records, environment and suite."""
         for path in self.folder.iterdir():
