@@ -78,6 +78,11 @@ class Energy:
         self.joules = self.seconds = 0.0
         self.updates = 0
 
+    @property
+    def absent(self) -> bool:
+        """Whether there is no counter to read, so that a window would only cost time."""
+        return self._counter is None
+
     def __enter__(self) -> Energy:
         if self._counter is not None:
             self._stop = threading.Event()
