@@ -160,7 +160,8 @@ def claims(
     from ..study import claims as study
     from ..study import records, results
 
-    found = paths or results.files()
+    # A results folder holds files by machine, a run folder its records.jsonl: both may be named.
+    found = [file for path in paths or () for file in results.files(path) or [path]] or results.files()
     if not found:
         raise EffbenchError(
             "there are no committed results", where="effbench claims", remedy="Name a run folder: effbench claims runs/quick."
