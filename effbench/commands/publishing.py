@@ -160,8 +160,11 @@ def claims(
     from ..study import claims as study
     from ..study import records, results
 
-    # A results folder holds files by machine, a run folder its records.jsonl: both may be named.
-    found = [file for path in paths or () for file in results.files(path) or [path]] or results.files()
+    # Run folders hold a records.jsonl, a results folder files by machine: both may be named.
+    runs = {path for path in paths or () if not path.is_dir() or any(path.rglob("records.jsonl"))}
+    found = [
+        file for path in paths or () for file in ([path] if path in runs else results.files(path) or [path])
+    ] or results.files()
     if not found:
         raise EffbenchError(
             "there are no committed results", where="effbench claims", remedy="Name a run folder: effbench claims runs/quick."
