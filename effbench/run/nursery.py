@@ -75,7 +75,10 @@ class Nursery:
                     pass
                 self.reap()
             if self.control in ready:
-                data, fds, _, _ = socket.recv_fds(self.control, 65536, 2)
+                try:
+                    data, fds, _, _ = socket.recv_fds(self.control, 65536, 2)
+                except OSError:  # a reset, not an end of file: the parent was killed before it had read our last message
+                    data, fds = b"", []
                 if not data:
                     self.close()
                 request = json.loads(data)
@@ -85,20 +88,22 @@ class Nursery:
                     self.kill(request["pid"])
 
     def spawn(self, request: dict, fds: list[int]) -> None:
+        # Made here and not by the parent: a parent that is killed while it waits would leave it to nobody.
+        home = tempfile.mkdtemp(prefix="effbench-")
         pid = os.fork()
         if pid == 0:
             try:
-                self.become_worker(request, fds)
+                self.become_worker(request, home, fds)
             except BaseException:
                 traceback.print_exc()
             finally:
                 os._exit(70)
         for fd in fds:
             os.close(fd)
-        self.homes[pid] = request["home"]
+        self.homes[pid] = home
         self.say({"pid": pid})
 
-    def become_worker(self, request: dict, fds: list[int]) -> None:
+    def become_worker(self, request: dict, home: str, fds: list[int]) -> None:
         os.setsid()
         prctl(PR_SET_CHILD_SUBREAPER, 0)
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -111,11 +116,11 @@ class Nursery:
         os.dup2(fds[1], 1)
         os.dup2(fds[1], 2)
         os.close(fds[1])
-        os.environ["HOME"] = os.environ["TMPDIR"] = request["home"]
+        os.environ["HOME"] = os.environ["TMPDIR"] = home
         os.environ.pop("XDG_CACHE_HOME", None)
         tempfile.tempdir = None  # it may have been looked up before the fork
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.join(request["home"], "inductor")  # compile time is each trial's own
-        os.chdir(request["home"])
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.join(home, "inductor")  # compile time is each trial's own
+        os.chdir(home)
         if request["memory"]:
             # RLIMIT_DATA and not RLIMIT_AS: frameworks reserve far more address space than they use.
             resource.setrlimit(resource.RLIMIT_DATA, (request["memory"], request["memory"]))

@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -122,8 +121,7 @@ class Nursery:
         """Fork a worker; returns its pid, its command socket and the reading end of its output."""
         ours, theirs = socket.socketpair()
         read, write = os.pipe()
-        home = tempfile.mkdtemp(prefix="effbench-")
-        request = {"op": "spawn", "memory": memory, "home": home}
+        request = {"op": "spawn", "memory": memory}
         try:
             socket.send_fds(self.control, [json.dumps(request).encode()], [theirs.fileno(), write])
             while True:
