@@ -68,7 +68,7 @@ def _data_rows(rows: list[dict], as_json: bool) -> None:
     else:
         for row in rows:
             typer.echo("  ".join(str(row[key]) for key in ("name", "state", "path", "error") if row.get(key)))
-    if any(row.get("state") not in ("here", None) for row in rows):
+    if any(row.get("state") not in ("here", "ok", None) for row in rows):
         raise typer.Exit(1)
 
 
