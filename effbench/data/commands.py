@@ -12,7 +12,7 @@ from .cache import Progress, cache_folder
 
 
 def listing() -> list[dict[str, Any]]:
-    """One row a data set: name, title, licence, source, bytes (to fetch; 0 for a Python package's), state, path (or "")."""
+    """One row a data set: name, title, licence, source, bytes (to fetch or to compute; 0 for a Python package's), state, path (or "")."""
     rows = []
     for name in registry.names():
         dataset = registry.get(name)
@@ -24,7 +24,7 @@ def listing() -> list[dict[str, Any]]:
                 "source": dataset.source,
                 "bytes": dataset.bytes,
                 "state": registry.state(name),
-                "path": str(registry.path(name)) if dataset.files else "",
+                "path": str(registry.path(name)) if not dataset.needs_package else "",
             }
         )
     return rows
@@ -54,7 +54,7 @@ def verify(names: Sequence[str] = ()) -> list[dict[str, Any]]:
 
 def pack(names: Sequence[str], file: str | Path) -> dict[str, Any]:
     """Without names: all that are here. file, bytes, names."""
-    here = [name for name in chosen(names) if registry.get(name).files and (names or registry.state(name) == "here")]
+    here = [name for name in chosen(names) if not registry.get(name).needs_package and (names or registry.state(name) == "here")]
     size = registry.pack(here, Path(file))
     return {"file": str(file), "bytes": size, "names": here}
 

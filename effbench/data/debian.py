@@ -34,13 +34,13 @@ def download(package: str, folder: Path, *, total: int = 0, progress: Progress |
     apt = shutil.which("apt-get")
     if apt is None:
         raise DataError("apt-get is not on this machine", where=package, remedy=REMEDY)
-    first = _run([apt, "download", package], folder, 600, f"apt-get download {package}", total, progress)
+    first = command([apt, "download", package], folder, 600, f"apt-get download {package}", total, progress)
     if first:
         own = ["-c", str(_own_lists(folder))]
         told = "apt-get update (package lists of our own)"
-        second = _run([apt, *own, "update"], folder, 300, told, 0, progress)
+        second = command([apt, *own, "update"], folder, 300, told, 0, progress)
         if not second:
-            second = _run([apt, *own, "download", package], folder, 600, f"apt-get download {package}", total, progress)
+            second = command([apt, *own, "download", package], folder, 600, f"apt-get download {package}", total, progress)
         if second:
             raise DataError(f"apt-get download failed: {first}; with fresh lists: {second}", where=package, remedy=REMEDY)
     found = sorted(folder.glob("*.deb"))
@@ -71,12 +71,12 @@ def _own_lists(folder: Path) -> Path:
     return config
 
 
-def _run(command: list[str], folder: Path, limit: float, text: str, total: int, progress: Progress | None) -> str:
+def command(words: list[str], folder: Path, limit: float, text: str, total: int, progress: Progress | None) -> str:
     """Run to the end; "" on success, else the last error lines. The whole process group dies at `limit` seconds."""
     deadline = time.monotonic() + limit
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
-            command,
+            words,
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -93,7 +93,7 @@ def _run(command: list[str], folder: Path, limit: float, text: str, total: int, 
                     if time.monotonic() > deadline:
                         return f"no end after {limit:g} s"
                     if progress:
-                        progress(text, sum(item.stat().st_size for item in folder.glob("*.deb*")), total)
+                        progress(text, sum(item.stat().st_size for item in folder.iterdir() if item.is_file()), total)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -102,7 +102,8 @@ def _run(command: list[str], folder: Path, limit: float, text: str, total: int, 
             return ""
         output.seek(max(0, output.seek(0, io.SEEK_END) - 20_000))
         lines = output.read().decode("utf-8", "replace").splitlines()
-    errors = [line.strip() for line in lines if line.startswith(("E:", "Err:"))] or [line.strip() for line in lines if line.strip()]
+    lines = [line.strip() for line in lines if line.strip()]
+    errors = [line for line in lines if line.startswith(("E:", "Err:", "ERROR:"))] or lines
     return "; ".join(errors[-3:])[:500] or f"exit status {process.returncode}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +85,48 @@ def satellite(folder: Path) -> dict[str, Any]:
             f"table of shape {features.shape} with missing values", where=str(file), remedy="Run `effbench data fetch satellite`."
         )
     return {"features": features, "labels": labels}
+
+
+def wordnet(folder: Path) -> dict[str, Any]:
+    """Texts as UTF-8 bytes end to end: `glosses` uint8 with `gloss_ends` int64[117659] and labels int64 in 0..44; `examples` uint8
+    with `example_ends` int64[n] and `example_synsets` int64[n]. Text i is bytes[ends[i - 1] : ends[i]]."""
+    from .wordnet import synsets
+
+    found = list(synsets(folder))
+    glosses, ends = _joined(synset.text for synset in found)
+    examples, example_ends = _joined(example for synset in found for example in synset.examples)
+    return {
+        "glosses": glosses,
+        "gloss_ends": ends,
+        "labels": _whole(synset.label for synset in found),
+        "examples": examples,
+        "example_ends": example_ends,
+        "example_synsets": _whole(number for number, synset in enumerate(found) for _ in synset.examples),
+    }
+
+
+def minilm(folder: Path) -> dict[str, Any]:
+    """The weights by name, float32 read-only maps."""
+    from .minilm import read_safetensors
+
+    return read_safetensors(folder / "model.safetensors")
+
+
+def glosses(folders: dict[str, Path], work: Path, progress: Any) -> dict[str, Any]:
+    """Minutes of work; what it gives is told in glosses.py."""
+    from .glosses import make
+
+    return make(folders, work, progress)
+
+
+def _joined(texts: Iterable[str]) -> tuple[Any, Any]:
+    import numpy as np
+
+    raw = [text.encode() for text in texts]
+    return np.frombuffer(b"".join(raw), np.uint8).copy(), np.cumsum([len(each) for each in raw], dtype=np.int64)
+
+
+def _whole(values: Iterable[int]) -> Any:
+    import numpy as np
+
+    return np.fromiter(values, np.int64)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..api.errors import DataError, suggest
-from . import catalog
-from .cache import Progress, cache_folder, fault, lock, place, state_of
+from . import catalog, making, store
+from .cache import Progress, cache_folder, fault, lock, place, sha256_of, state_of
 from .catalog import DataSet, File, size_text
 
 
@@ -27,7 +27,7 @@ def get(name: str) -> DataSet:
 def path(name: str) -> Path:
     """The folder of the raw files in the cache, whether it exists or not. DataError for a set that has no files."""
     dataset = get(name)
-    if not dataset.files:
+    if not dataset.files and not dataset.made:
         raise DataError(
             f"the data set '{name}' has no files of its own",
             where=name,
@@ -39,6 +39,10 @@ def path(name: str) -> Path:
 def state(name: str) -> str:
     """ "here", "missing" or "damaged"; every file is hashed (0.1 s for Fashion-MNIST)."""
     dataset = get(name)
+    if dataset.made:
+        if store.whole(dataset, path(name)):
+            return "here"
+        return "damaged" if store.folder_of(dataset, path(name)).exists() else "missing"
     if dataset.files:
         return state_of(dataset, path(name))
     return "here" if _installed(dataset) else "missing"
@@ -46,16 +50,38 @@ def state(name: str) -> str:
 
 def inputs(*wanted: str) -> dict[str, str]:
     """sha256 of the downloads of these data sets, as "name/file": sha256: what a data digest takes in."""
-    return {f"{name}/{file.name}": file.sha256 for name in wanted for file in get(name).files}
+    own = {f"{name}/{file.name}": file.sha256 for name in wanted for file in get(name).files}
+    return own | {key: sha256 for name in wanted if get(name).of for key, sha256 in inputs(*get(name).of).items()}
 
 
 def verify(name: str) -> list[dict[str, Any]]:
     """One row a file: file, bytes, sha256 (expected), state ("ok", "missing", "damaged") and what is wrong."""
     dataset, rows = get(name), []
+    if dataset.made:
+        return _verify_made(dataset)
     for file in dataset.files:
         wrong = fault(file, path(name) / file.name)
         found = "ok" if not wrong else "missing" if wrong == "is missing" else "damaged"
         rows.append({"file": file.name, "bytes": file.bytes, "sha256": file.sha256, "state": found, "wrong": wrong})
+    return rows
+
+
+def _verify_made(dataset: DataSet) -> list[dict[str, Any]]:
+    """The kept files against what was written here, and the arrays against the catalog."""
+    folder = path(dataset.name)
+    told, home = store.digests(dataset, folder), store.folder_of(dataset, folder)
+    arrays = store.read(dataset, folder, mmap=True)
+    wrong = making.faults(dataset, arrays) if arrays is not None else []
+    rows = []
+    for name, array in dataset.made.items():
+        file = home / f"{name}.npy"
+        said = next((text for text in wrong if text.startswith(name)), "")
+        if not file.is_file():
+            said = "is missing"
+        elif not said and (name not in told or sha256_of(file) != told[name]):
+            said = "is not what was written here"
+        found = "ok" if not said else "missing" if said == "is missing" else "damaged"
+        rows.append({"file": file.name, "bytes": array.bytes, "sha256": told.get(name, ""), "state": found, "wrong": said})
     return rows
 
 
@@ -66,13 +92,16 @@ def fetch(name: str, progress: Progress | None = None) -> Path | None:
     waits and finds it there. `progress(text, done bytes, total bytes)` is called now and then; total 0 means unknown.
     """
     dataset = get(name)
-    if not dataset.files:
+    if not dataset.files and not dataset.made:
         _need_package(dataset)
         return None
     folder = path(name)
-    if state_of(dataset, folder) == "here":
+    if state(name) == "here":
         return folder
     try:
+        if dataset.made:
+            making.make(dataset, folder, {part: fetch(part, progress) for part in dataset.of}, progress)
+            return folder
         with lock(name, progress=progress):
             wanted = [file for file in dataset.files if fault(file, folder / file.name)]
             if wanted:
@@ -132,24 +161,23 @@ def load(name: str, *, mmap: bool = False) -> dict[str, Any]:
 
     The arrays are the caller's own and writable, unless `mmap`: then read-only maps of the cache, shared between processes.
     """
-    from . import store
-
     dataset = get(name)
-    if not dataset.files:
+    if not dataset.files and not dataset.made:
         _need_package(dataset)
         return dataset.loader(cache_folder() / name)
     folder = path(name)
-    kept = store.read(dataset, folder, mmap=mmap)
+    kept = store.read(dataset, folder, mmap=mmap) if dataset.kept else None
     if kept is not None:
         return kept
-    found = state_of(dataset, folder)
-    if found != "here":
-        wrong = next(f"{file.name} {text}" for file in dataset.files if (text := fault(file, folder / file.name)))
+    found = state(name)
+    if found != "here" or dataset.made:
+        wrong = [f"{file.name} {text}" for file in dataset.files if (text := fault(file, folder / file.name))]
+        wrong = wrong[0] if wrong else f"it is computed from {' and '.join(dataset.of)}: {dataset.cost}"
         raise DataError(
             f"the data set '{name}' is {found} ({wrong})", where=str(folder), remedy=f"Run `effbench data fetch {name}`."
         )
     arrays = dataset.loader(folder)
-    if store.write(dataset, folder, arrays) and mmap:
+    if dataset.kept and store.write(dataset, folder, arrays) and mmap:
         return store.read(dataset, folder, mmap=True) or arrays
     return arrays
 

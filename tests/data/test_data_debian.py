@@ -96,7 +96,7 @@ def test_apts_own_words_are_passed_on(tmp_path, monkeypatch):
 def test_an_apt_that_hangs_is_ended(tmp_path, monkeypatch):
     fake_apt(tmp_path / "bin", "sleep 60", monkeypatch)
     steps = []
-    text = debian._run(["apt-get"], tmp_path, 0.5, "apt", 7, lambda *step: steps.append(step))
+    text = debian.command(["apt-get"], tmp_path, 0.5, "apt", 7, lambda *step: steps.append(step))
     assert text == "no end after 0.5 s" and steps == [("apt", 0, 7)] * len(steps) and steps
 
 

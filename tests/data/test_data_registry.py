@@ -16,10 +16,11 @@ from effbench.data import cache, catalog, commands, registry, sources, store
 
 
 def test_the_real_catalog_is_complete():
-    assert registry.names() == ["digits", "fashion-mnist", "satellite"]
+    assert registry.names() == ["digits", "fashion-mnist", "glosses-384", "minilm-l6-v2", "satellite", "wordnet"]
     for dataset in catalog.CATALOG.values():
         assert dataset.name and dataset.title and dataset.licence and dataset.source
-        assert bool(dataset.files) != bool(dataset.needs_package)
+        assert sum(map(bool, (dataset.files, dataset.needs_package, dataset.made))) == 1
+        assert bool(dataset.made) == bool(dataset.of) == bool(dataset.maker) == bool(dataset.cost)
         assert all(mirror.startswith("https://") and mirror.endswith("/") for mirror in dataset.mirrors)
         for file in dataset.files:
             assert "/" not in file.name
