@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 
@@ -82,8 +84,11 @@ def _methods(run: RunSpec, registry: Registry, where: str) -> list[str]:
     return list(names)
 
 
-def make(suite: Suite, registry: Registry, *, tasks=(), methods=(), tuned=None) -> Plan:
-    """Expand a suite. `tuned(task, method, data, budget) -> (params, tuning dict) | None` gives committed settings."""
+def make(suite: Suite, registry: Registry, *, tasks=(), methods=(), data=(), tuned=None) -> Plan:
+    """Expand a suite, with `data` instead of that of its runs where it is not empty.
+
+    `tuned(task, method, data, budget) -> (params, tuning dict) | None` gives committed settings.
+    """
     groups: list[Group] = []
     needs: dict[str, None] = {}
     notes: list[str] = []
@@ -93,13 +98,13 @@ def make(suite: Suite, registry: Registry, *, tasks=(), methods=(), tuned=None) 
         chosen = _methods(run, registry, where)
         _check_settings(run, registry, task, suite.where)
         cases = _cases(run, task, suite.size, where)
-        for text in run.data or (task.data[0].name,):
-            data = suites.parse_data(text, task.data, f"{where}: data")
-            needs.update(dict.fromkeys(data.needs))
+        for text in data or run.data or (task.data[0].name,):
+            found = suites.parse_data(text, task.data, "--data" if data else f"{where}: data")
+            needs.update(dict.fromkeys(found.needs))
             for device in suite.devices:
                 for seed in suite.seeds:
                     for budget in run.budgets:
-                        group = _group(suite, run, registry, task, chosen, data, device, seed, budget, cases, tuned, notes)
+                        group = _group(suite, run, registry, task, chosen, found, device, seed, budget, cases, tuned, notes)
                         if group.trials or group.skipped:
                             groups.append(group)
     if not any(group.trials or group.skipped for group in groups):
@@ -187,14 +192,25 @@ def build(
     suite, registry, task, method, *, params, knobs, cases, data, device, seed, budget, like, tuning=None, role="measure"
 ) -> Trial:
     full = {name: params.get(name, setting.default) for name, setting in method.of_kind("param").items()}
+    files = {"files": stamps} if (stamps := _stamps(data)) else {}
     key = content_key(
-        registry, task, method, data=data, size=suite.size, params=full, budget=budget, like=like, seed=seed, dtype=suite.dtype,
+        registry, task, method, **files, data=data, size=suite.size, params=full, budget=budget, like=like, seed=seed, dtype=suite.dtype,
         threads=suite.threads, device=device, role=role,
     )  # fmt: skip
     return Trial(
         key, task.area, task.name, task.version, method.name, method.version, method.backend, data, suite.size, seed, device,
         suite.threads, suite.dtype, full, budget, like, cases, knobs, role, tuning or {}, task.replicates,
     )  # fmt: skip
+
+
+def _stamps(data: Data) -> dict[str, list[int]]:
+    """Size and time of the files that data arguments name: a file that was changed makes another trial."""
+    found = {}
+    for name, path in suites.files(data.args).items():
+        with contextlib.suppress(OSError):
+            stat = os.stat(path)
+            found[name] = [stat.st_size, stat.st_mtime_ns]
+    return found
 
 
 def tuning_trials(suite, registry, task, method, params, data, device, seed, budget, like, count) -> list[Trial]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import itertools
+import os
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -278,7 +280,14 @@ def parse_data(text: str, known: tuple[Data, ...], where: str) -> Data:
                 f"data '{chosen.name}': {key} = {value!r} is not of the type of {args[key]!r}", where=where, remedy="Mend the type."
             )
         args[key] = value
+    # Trials run in other folders, with another home.
+    args |= {key: os.path.abspath(os.path.expanduser(value)) for key, value in files(args).items()}
     return Data(chosen.name, args, chosen.needs)
+
+
+def files(args: Mapping[str, Any]) -> dict[str, str]:
+    """Those data arguments that name a file of the user's own: `path` and `..._path`, where they are not empty."""
+    return {key: value for key, value in args.items() if (key == "path" or key.endswith("_path")) and value}
 
 
 def expand(values: dict, known: dict, where: str) -> list[dict]:

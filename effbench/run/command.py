@@ -50,6 +50,7 @@ class Options:
     bare: bool = False
     offline: bool = False
     quiet: bool = False
+    data: tuple[str, ...] = ()  # instead of the suite's
     started: float | None = None  # `time.monotonic()` from which --within counts; default now
 
 
@@ -89,7 +90,7 @@ def make_plan(options: Options) -> Plan:
                 remedy="Choose cpu, or install a build that sees the device.",
             )
     tuned = Committed(registry, suite.size)
-    return plans.make(suite, registry, tasks=options.tasks, methods=options.methods, tuned=tuned)
+    return plans.make(suite, registry, tasks=options.tasks, methods=options.methods, data=options.data, tuned=tuned)
 
 
 def absent(device: str) -> str:

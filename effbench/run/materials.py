@@ -10,9 +10,10 @@ from typing import Any
 
 from ..api.errors import DataError
 from ..api.values import Data
-from ..data import digest
+from ..data import digest, foreign
 from ..data import registry as datasets
 from ..data.cache import cache_folder
+from ..plan import suite as suites
 from ..plan.trial import Trial
 
 
@@ -28,13 +29,16 @@ class Materials:
             state = datasets.state(name)
             if state != "here":
                 return f"data set '{name}' is {state}: run `effbench data fetch {name}`"
+        for name, path in suites.files(data.args).items():
+            if not os.access(path, os.R_OK):
+                return f"{name} = {path}: there is no such file, or it may not be read"
         return ""
 
     def digest(self, data: Data, seed: int) -> str:
-        """Digest of the recipe: name, arguments, seed, sha256 of the downloads."""
+        """Digest of the recipe: name, arguments, seed, sha256 of the downloads and of files that arguments name."""
         key = (str(data), seed)
         if key not in self._digests:
-            inputs = datasets.inputs(*data.needs)
+            inputs = datasets.inputs(*data.needs) | foreign.inputs(data.args)
             self._digests[key] = digest.digest(data.name, version=1, args=dict(data.args), seed=seed, inputs=inputs)
         return self._digests[key]
 

@@ -50,7 +50,7 @@ class Exact(VectorIndex):
         self._scratch = self.vectors.new_empty(0)
 
     def nearest(self, queries, k):
-        self.run.tally(queries=len(queries))
+        self.run.tally(queries=len(queries), distances=len(queries) * self.rows)
         if len(queries) <= QUERIES:
             return self._nearest(queries, k)
         return torch.cat([self._nearest(part, k) for part in queries.split(QUERIES)])

@@ -39,7 +39,7 @@ class FaissFlat(FaissIndex):
         return faiss, metric
 
     def nearest(self, queries, k):
-        self.run.tally(queries=len(queries))
+        self.run.tally(queries=len(queries), distances=len(queries) * self.rows)
         return self.index_.search(queries if self.mean is None else queries - self.mean, k)[1]
 
     def flops(self, phase, case, tally):

@@ -30,7 +30,7 @@ class FaissIvf(FaissLists):
         self.positive("leaves")
         leaves = min(self.leaves, self.inverted.nlist)
         self.inverted.nprobe = leaves
-        self.run.tally(queries=len(queries), points=lambda: self.points(queries, leaves))
+        self.count(queries, leaves)
         return self.index_.search(queries, k)[1]
 
     def flops(self, phase, case, tally):

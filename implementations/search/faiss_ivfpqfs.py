@@ -49,7 +49,7 @@ class FaissIvfPqFastScan(FaissLists):
         leaves = min(self.leaves, self.inverted.nlist)
         self.inverted.nprobe = leaves
         self.settings_.k_factor = float(min(self.factor, -(-self.rows // k)))
-        self.run.tally(queries=len(queries), points=lambda: self.points(queries, leaves))
+        self.count(queries, leaves)
         return self.index_.search(queries, k, params=self.settings_)[1]
 
     def flops(self, phase, case, tally):

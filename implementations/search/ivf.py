@@ -55,8 +55,10 @@ class Ivf(VectorIndex):
             member, _ = assign(rows, centres, spherical=spherical)
             order = member.argsort(stable=True)
             sizes = member.bincount(minlength=partitions)
-        bias = torch.zeros(self.rows) if spherical else 0.5 * rows[order].square().sum(1)
-        self._hold(rows[order], bias.to(rows.device), mean, order, sizes, centres)
+        vectors = rows[order]
+        del rows  # a million rows of 768 are 3 GB
+        bias = torch.zeros(self.rows) if spherical else 0.5 * torch.einsum("nd,nd->n", vectors, vectors)
+        self._hold(vectors, bias.to(vectors.device), mean, order, sizes, centres)
 
     def _hold(self, vectors, bias, mean, order, sizes, centres):
         arrays = {"vectors": vectors, "bias": bias, "mean": mean, "order": order, "sizes": sizes, "centres": centres}
@@ -85,10 +87,14 @@ class Ivf(VectorIndex):
         return torch.cat([self._nearest(part, leaves, k) for part in queries.split(at_once)])
 
     def _nearest(self, queries, leaves, k):
-        count = len(queries)
+        count, partitions = len(queries), len(self.centres)
         centre_scores = torch.addmm(self._centre_bias, queries, self.centres.T, alpha=-1)
         probes = centre_scores.topk(leaves, largest=False, sorted=False).indices.view(-1)
-        self.run.tally(queries=count, points=lambda: int(self.sizes[probes].sum()))
+        self.run.tally(
+            queries=count,
+            points=lambda: int(self.sizes[probes].sum()),
+            distances=lambda: count * partitions + int(self.sizes[probes].sum()),
+        )
         partition, pair = probes.sort()  # pairs (query, leaf), those of one partition side by side
         scores, corner = self._scan(queries, partition, pair // leaves)
         # The chunks of every pair, in the order of the queries; a pair with fewer chunks than the largest ends in dummies.

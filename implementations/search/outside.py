@@ -110,7 +110,11 @@ class FaissLists(FaissIndex):
         self.index_ = index
         self.restored()
 
-    def points(self, queries, leaves):
-        """Rows in the lists that a search of `queries` reads; looked up again, in the untimed pass only."""
-        probed = self.inverted.quantizer.search(queries, leaves)[1]
-        return int(self.sizes[probed].sum())
+    def count(self, queries, leaves):
+        """Tally the rows in the lists that a search of `queries` reads; looked up again, in the untimed pass only."""
+
+        def points():
+            return int(self.sizes[self.inverted.quantizer.search(queries, leaves)[1]].sum())
+
+        asked = len(queries)
+        self.run.tally(queries=asked, points=points, distances=lambda: asked * self.inverted.nlist + points())

@@ -115,7 +115,8 @@ class QuantisedIndex(VectorIndex):
                 raise ValueError(f"{name} must be an integer of at least 1, not {value!r}")
         queries = queries - self.mean if self.metric == "l2" else np.ascontiguousarray(queries)
         found, points, work = self.searcher.search(queries, k, min(leaves, len(self.lists.size)), min(rescored, self.rows))
-        self.run.tally(queries=len(queries), points=points, rescored=work)
+        centres = len(queries) * len(self.lists.centres)
+        self.run.tally(queries=len(queries), points=points, rescored=work, distances=centres + points + work)
         if self.searcher.level < 0:
             self.run.tally(without_kernel=1)  # the record says that numpy did the kernel's work
         return found

@@ -15,14 +15,12 @@ import numpy as np
 
 from effbench import Case, Data, Method, Metric, Task, Wrong
 
-from .vectors import METRICS, clustered, distances, nearest, unit
+from .sets import GENERATED, draw
+from .vectors import METRICS, K, distances, nearest, unit
 
-K = 10
 DEPTH = 100  # neighbours kept in the prepared answer
-SAMPLE = 500  # sample queries a method may look at while it builds
 TOLERANCE = 1e-3
 STRICT = 1e-6
-SMOKE_ROWS, SMOKE_QUERIES = 2000, 300
 LARGEST = 1e37  # of a squared norm: four of them still fit into float32
 SMALLEST = 1e-30
 
@@ -42,10 +40,14 @@ class Hidden:
     queries: np.ndarray  # float32 [q, d]
     distances: np.ndarray  # float64 [q, DEPTH or n], true, ascending
     farthest: np.ndarray  # float64 [q], the distance of the row that is worst
+    answers: np.ndarray | None = None  # int64 [q], the one right row where it is known
 
 
 class VectorIndex(Method):
     """An index over vectors. A technique implements `index` and `nearest`; what may come in is checked here, once for all.
+
+    Every method that can say so tallies `distances`: the vectors, centres included, whose distance to a query it computed, in full or
+    through codes (a vector that is scored by its code and then in full counts twice).
 
     `metric` is "l2" (smallest distance) or "ip" (largest inner product) when `index` runs: for "cosine" the base has been
     scaled to unit length, after which the inner product gives the ranking whatever the length of the query.
@@ -150,28 +152,48 @@ class VectorSearch(Task):
             },
         ),
         Data("fashion-mnist-784", {"rows": 60000, "queries": 1000, "metric": "l2"}, needs=("fashion-mnist",)),
+        Data("glosses-384", {"rows": 100000, "queries": 1000, "ask": "glosses", "metric": "cosine"}, needs=("glosses-384",)),
+        Data("file", {"path": "", "queries_path": "", "rows": 0, "queries": 1000, "metric": ""}),
     )
     cases = (Case("batch-256", {"batch": 256, "calls": 0}), Case("one-by-one", {"batch": 1, "calls": 200}))
     metrics = {
         "recall@10": Metric(unit="1", better="higher", sample="query"),
         "strict-recall@10": Metric(unit="1", better="higher", sample="query"),
         "relative-error": Metric(unit="1", better="lower", sample="query"),
+        "mrr@10": Metric(unit="1", better="higher", sample="query"),
     }
     baselines = ("exact",)
 
     def prepare(self, data, size, seed, run):
         """The exact answer, and the vectors themselves where they are generated (so that no last bit can differ)."""
         made = draw(data, size, seed)
-        _, true, farthest = nearest(data.args["metric"], made["queries"], made["base"], min(DEPTH, len(made["base"])))
-        return {**(made if data.name == "clustered" else {}), "distances": true, "farthest": farthest}
+        _, true, farthest = nearest(made["metric"], made["queries"], made["base"], min(DEPTH, len(made["base"])))
+        kept = {name: array for name, array in made.items() if data.name in GENERATED or name not in ("base", "sample_queries")}
+        return {**kept, "distances": true, "farthest": farthest}
 
     def given(self, data, size, seed, prepared):
         made = prepared if "base" in prepared else draw(data, size, seed)
-        return Given(made["base"], data.args["metric"], K, made["sample_queries"])
+        return Given(made["base"], str(prepared["metric"]), K, made["sample_queries"])
 
     def hidden(self, data, size, seed, prepared):
-        made = prepared if "queries" in prepared else draw(data, size, seed)
-        return Hidden(made["queries"], prepared["distances"], prepared["farthest"])
+        return Hidden(prepared["queries"], prepared["distances"], prepared["farthest"], prepared.get("answers"))
+
+    def bad_batches(self, case, hidden, run):
+        good = hidden.queries[: case["batch"]]
+        nan, infinite = good.copy(), good.copy()
+        nan[-1, -1], infinite[0, 0] = np.nan, np.inf
+        wrong = {
+            "a query with NaN": nan,
+            "a query with infinity": infinite,
+            "queries too large for float32 distances": np.full_like(good, 1e30),
+            "one dimension too few": good[:, 1:],
+            "one dimension too many": np.pad(good, ((0, 0), (0, 1))),
+            "a vector instead of a table": good[0],
+            "text": good.astype(str),
+            "complex numbers": good.astype(np.complex64),
+        }
+        # A framework's tensors cannot hold text: that comes as numpy gives it.
+        return {label: run.put(batch) if batch.dtype.kind == "f" else batch for label, batch in wrong.items()}
 
     def batches(self, case, hidden, run):
         return [run.put(hidden.queries[rows]) for rows in asked(case, len(hidden.queries))]
@@ -185,7 +207,11 @@ class VectorSearch(Task):
             raise Wrong(f"{len(outputs)} outputs for {len(rows)} batches")
         ids = np.concatenate([checked_ids(out, len(part), len(given.base)) for out, part in zip(outputs, rows)])
         query, first = np.unique(np.concatenate(rows), return_index=True)  # batches may overlap: a query is one sample
-        return quality(given.metric, hidden.queries[query], given.base, ids[first], hidden.distances[query], hidden.farthest[query])
+        found, answers = ids[first], hidden.answers
+        scores = quality(given.metric, hidden.queries[query], given.base, found, hidden.distances[query], hidden.farthest[query])
+        if answers is not None:
+            scores["mrr@10"] = reciprocal_rank(given.metric, hidden.queries[query], given.base, found, answers[query])
+        return scores
 
 
 def asked(case: Case, count: int) -> list[np.ndarray]:
@@ -234,33 +260,13 @@ def quality(metric, queries, base, ids, true, farthest) -> dict[str, np.ndarray]
     }
 
 
-def draw(data: Data, size: str, seed: int) -> dict[str, np.ndarray]:
-    """Base, scored queries and sample queries, disjoint. Smoke size caps rows and queries.
+def reciprocal_rank(metric, queries, base, ids, answers) -> np.ndarray:
+    """1 / rank of the known answer among the K rows found, in the order of recomputed distances; 0 where it is not among them.
 
-    fashion-mnist-784: first training images; first test images; the test images after the scored ones. clustered: one draw
-    of the generator, cut in three, so that queries are distributed like the base.
+    The exact search does not score 1 here: how near the right row is to its query is a property of the embedding.
     """
-    smoke = size == "smoke"
-    args = dict(data.args)
-    if args["metric"] not in METRICS:
-        raise ValueError(f"{data}: unknown metric '{args['metric']}' (known: {', '.join(METRICS)})")
-    rows, queries = args["rows" if "rows" in args else "n"], args["queries"]
-    rows, queries = (min(rows, SMOKE_ROWS), min(queries, SMOKE_QUERIES)) if smoke else (rows, queries)
-    if rows < K or queries < 1:
-        raise ValueError(f"{data}: at least {K} rows and one query are needed, not {rows} and {queries}")
-    if data.name == "clustered":
-        shape = {name: args[name] for name in ("centers", "rank", "spread", "noise")}
-        made = clustered(np.random.default_rng([seed, 0x5EA]), rows + queries + SAMPLE, args["d"], **shape)
-        base, scored, sample = np.split(made, [rows, rows + queries])
-    else:
-        from effbench import dataset
-
-        images = dataset("fashion-mnist")
-        train, test = images["train_images"], images["test_images"]
-        if rows > len(train) or queries + SAMPLE > len(test):
-            raise ValueError(f"{data}: there are {len(train)} rows and {len(test) - SAMPLE} queries")
-        base, scored, sample = (
-            part.reshape(len(part), -1).astype(np.float32) / np.float32(255)
-            for part in (train[:rows], test[:queries], test[queries : queries + SAMPLE])
-        )
-    return {"base": base, "queries": scored, "sample_queries": sample}
+    found = np.where(ids < 0, np.inf, distances(metric, queries, base, np.maximum(ids, 0)))
+    hit = ids == answers[:, None]
+    own = np.where(hit, found, np.inf).min(1)
+    rank = 1 + (found < own[:, None]).sum(1)
+    return np.where(hit.any(1), 1.0 / rank, 0.0)

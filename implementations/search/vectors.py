@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 METRICS = ("l2", "ip", "cosine")
+K = 10  # neighbours asked for
 BLOCK = 4096  # base rows scored at once: 1000 queries x 4096 float64 scores are 33 MB
 
 
@@ -26,8 +27,12 @@ def clustered(rng: np.random.Generator, rows: int, d: int, *, centers: int, rank
     share = 1.0 / np.arange(1, centers + 1)
     member = rng.choice(centers, size=rows, p=share / share.sum())
     inner = middle[member] + spread * spectrum * rng.standard_normal((rows, rank))
-    vectors = inner @ subspace.T + noise / np.sqrt(d) * rng.standard_normal((rows, d))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    out = np.empty((rows, d), np.float32)
+    for start in range(0, rows, BLOCK):  # a million rows in float64 would be the largest array of the whole trial
+        vectors = inner[start : start + BLOCK] @ subspace.T
+        vectors += noise / np.sqrt(d) * rng.standard_normal(vectors.shape)
+        out[start : start + BLOCK] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return out
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

@@ -4,7 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from effbench_implementations.search.task import SAMPLE, Given, Hidden, K, VectorSearch, asked, draw, quality
+from effbench_implementations.search.sets import SAMPLE, draw
+from effbench_implementations.search.task import Given, Hidden, K, VectorSearch, asked, quality, reciprocal_rank
 from effbench_implementations.search.vectors import clustered, distances, nearest
 
 from effbench import Case, Data, Wrong
