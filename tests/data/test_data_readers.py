@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from effbench import DataError
-from effbench.data.foreign import read_ann_benchmarks, read_vectors
 from effbench.data.idx import read_idx
 from effbench.data.rda import read_rda
 
@@ -185,63 +184,3 @@ def test_an_r_file_of_another_kind_or_too_large(tmp_path):
     (tmp_path / "t.rda").write_bytes(gzip.compress(bytes(10_000)))
     with pytest.raises(DataError, match="more than 999 bytes"):
         read_rda(tmp_path / "t.rda", most_bytes=999)
-
-
-# ---- vectors of other benchmarks
-
-
-def rows_of(array):
-    width = np.full((len(array), 1), array.shape[1], dtype="<i4").view(np.uint8)
-    return np.hstack([width, array.view(np.uint8).reshape(len(array), -1)]).tobytes()
-
-
-def test_texmex_vectors(tmp_path):
-    for ending, dtype in ((".fvecs", "<f4"), (".ivecs", "<i4"), (".bvecs", "u1")):
-        array = (np.arange(15).reshape(3, 5) * 7).astype(dtype)
-        (tmp_path / f"v{ending}").write_bytes(rows_of(array))
-        found = read_vectors(tmp_path / f"v{ending}")
-        assert np.array_equal(found, array) and found.dtype == np.dtype(dtype).newbyteorder("=")
-
-
-@pytest.mark.parametrize(
-    "change", [lambda d: d[:-1], lambda d: b"", lambda d: i(-1) + d[4:], lambda d: d[:24] + i(1) + d[28:], lambda d: d + d[:4]]
-)
-def test_texmex_vectors_that_lie(tmp_path, change):
-    (tmp_path / "v.fvecs").write_bytes(change(rows_of(np.ones((3, 5), dtype="<f4"))))
-    with pytest.raises(DataError):
-        read_vectors(tmp_path / "v.fvecs")
-    with pytest.raises(DataError, match="ending"):
-        read_vectors(tmp_path / "v.npy")
-
-
-def test_ann_benchmarks(tmp_path):
-    h5py = pytest.importorskip("h5py")
-    rng = np.random.default_rng(0)
-    good = {
-        "train": rng.normal(size=(9, 4)).astype("f4"),
-        "test": rng.normal(size=(2, 4)).astype("f4"),
-        "neighbors": np.array([[0, 8], [1, 2]], dtype="i4"),
-        "distances": np.zeros((2, 2), dtype="f4"),
-    }
-
-    def save(**changed):
-        with h5py.File(tmp_path / "f.hdf5", "w") as out:
-            out.attrs["distance"] = "angular"
-            for name, value in {**good, **changed}.items():
-                if value is not None:
-                    out[name] = value
-        return tmp_path / "f.hdf5"
-
-    found = read_ann_benchmarks(save())
-    assert found["distance"] == "angular" and all(np.array_equal(found[name], good[name]) for name in good)
-    links = {"train": h5py.ExternalLink("/etc/passwd", "/train"), "test": h5py.SoftLink("/train")}
-    bad = [
-        {"neighbors": good["neighbors"] + 9},
-        {"test": np.ones((2, 5))},
-        {"train": None},
-        {"train": np.ones(4)},
-        {"train": ["text"]},
-    ]
-    for changed in [*bad, *({name: link} for name, link in links.items())]:
-        with pytest.raises(DataError):
-            read_ann_benchmarks(save(**changed))

@@ -116,7 +116,7 @@ def test_points_and_flops_agree_with_a_count_by_hand():
     distance = torch.cdist(torch.from_numpy(QUERIES).double() - method.mean, method.centres.double())
     probes = distance.argsort(1)[:, :3]
     points = sum(int(method.sizes[leaf]) for row in probes.tolist() for leaf in row)
-    assert method.run._counts == {"points": points, "queries": 100}
+    assert method.run._counts == {"points": points, "queries": 100, "distances": 100 * 40 + points}
     flops = method.flops("serve", None, {"points": points, "queries": 100})
     assert flops.executed == 2 * 16 * (100 * 40 + points)
     assert flops.dense == 2 * 16 * 100 * 3000

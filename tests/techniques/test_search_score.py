@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from effbench_implementations.search.sets import SAMPLE, draw
-from effbench_implementations.search.task import Given, Hidden, K, VectorSearch, asked, quality, reciprocal_rank
+from effbench_implementations.search.task import Given, Hidden, K, VectorSearch, asked, quality
 from effbench_implementations.search.vectors import clustered, distances, nearest
 
 from effbench import Case, Data, Wrong
@@ -134,23 +134,6 @@ def test_a_method_sees_neither_queries_nor_answers(material):
     everything = np.concatenate([given.base, hidden.queries, given.sample_queries])
     assert len(np.unique(everything, axis=0)) == len(everything)
     assert isinstance(hidden, Hidden) and hidden.distances.shape == (300, 100)
-
-
-def test_fashion_mnist_rows_come_from_the_right_files(monkeypatch):
-    rng = np.random.default_rng(0)
-    files = {
-        "train_images": rng.integers(0, 256, (50, 28, 28), np.uint8),
-        "test_images": rng.integers(0, 256, (600, 28, 28), np.uint8),
-    }
-    monkeypatch.setattr("effbench.dataset", lambda name: files)
-    data = Data("fashion-mnist-784", {"rows": 40, "queries": 100, "metric": "l2"})
-    made = draw(data, "quick", 0)
-    assert made["base"].dtype == np.float32 and made["base"].shape == (40, 784) and made["base"].max() <= 1
-    np.testing.assert_array_equal(np.round(made["base"] * 255), files["train_images"][:40].reshape(40, -1))
-    np.testing.assert_array_equal(np.round(made["queries"] * 255), files["test_images"][:100].reshape(100, -1))
-    np.testing.assert_array_equal(np.round(made["sample_queries"] * 255), files["test_images"][100:600].reshape(500, -1))
-    with pytest.raises(ValueError, match="50 rows and 100 queries"):
-        draw(Data("fashion-mnist-784", {"rows": 51, "queries": 100, "metric": "l2"}), "quick", 0)
 
 
 def test_clusters_overlap_as_learned_embeddings_do():
