@@ -20,7 +20,15 @@ from ..stats.interval import geometric_interval, mean_interval
 
 HOLDS, FAILS, OPEN, MISSING = "holds", "fails", "open", "missing"
 WORST = (FAILS, OPEN, MISSING, HOLDS)
-COUNTED = ("serve.flops", "build.flops", "size.", "build.steps", "build.samples", "serve.items")  # numbers without scatter
+COUNTED = (
+    "serve.flops",
+    "build.flops",
+    "size.",
+    "build.steps",
+    "build.samples",
+    "serve.items",
+    "serve.tally.",
+)  # numbers without scatter
 AXES = {"build.time": "time", "build.flops": "flops", "build.steps": "steps", "build.samples": "samples"}
 CONDITION = re.compile(r"\s*(\S+)\s*(<=|>=|<|>)\s*([-+.\deE]+)\s*")
 
