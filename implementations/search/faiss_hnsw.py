@@ -30,7 +30,7 @@ class FaissHnsw(FaissIndex):
 
     def nearest(self, queries, k):
         self.positive("ef")
-        self.index_.hnsw.efSearch = max(self.ef, k)
+        self.index_.hnsw.efSearch = min(max(self.ef, k), self.rows)
         self.run.tally(queries=len(queries), distances=lambda: self._distances(queries, k))
         return self.index_.search(queries, k)[1]
 

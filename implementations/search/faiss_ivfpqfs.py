@@ -26,7 +26,7 @@ class FaissIvfPqFastScan(FaissLists):
     def skip(self, given):
         if reason := super().skip(given):
             return reason
-        if given.base.ndim == 2 and given.base.shape[1] % self.width:
+        if given.base.ndim == 2 and self.width > 0 and given.base.shape[1] % self.width:
             return f"faiss cuts vectors into equal blocks: {given.base.shape[1]} dimensions are no multiple of {self.width}"
         if given.base.ndim == 2 and len(given.base) < 16:
             return "faiss trains 16 codewords on at least 16 rows"

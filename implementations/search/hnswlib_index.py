@@ -12,6 +12,7 @@ import numpy as np
 from effbench import knob, param
 
 from .outside import OutsideIndex
+from .vectors import unit
 
 
 class Hnswlib(OutsideIndex):
@@ -39,7 +40,9 @@ class Hnswlib(OutsideIndex):
 
     def nearest(self, queries, k):
         self.positive("ef")
-        self.graph.set_ef(max(self.ef, k))
+        self.graph.set_ef(min(max(self.ef, k), self.rows))
+        if self.metric == "ip":  # the library ranks by 1 - <q,x>, which short queries leave no digits of
+            queries = unit(queries)
         self.run.tally(queries=len(queries))
         try:
             return self.graph.knn_query(queries, k, num_threads=self.run.threads)[0].astype(np.int64)

@@ -65,6 +65,11 @@ class OutsideIndex(VectorIndex):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be an integer of at least 1, not {value!r}")
 
+    def not_negative(self, *names: str):
+        for name in names:
+            if not getattr(self, name) >= 0:  # written so that NaN fails
+                raise ValueError(f"{name} must not be negative, not {getattr(self, name)!r}")
+
 
 class FaissIndex(OutsideIndex):
     """An index that faiss reads and writes itself; `self.faiss` is the module, set up by `library`."""

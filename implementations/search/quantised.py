@@ -50,6 +50,8 @@ class QuantisedIndex(VectorIndex):
                 raise ValueError(f"{name} must be one of {', '.join(values)}, not '{getattr(self, name)}'")
         if min(self.width, self.rounds, self.iterations, self.training) < 1:
             raise ValueError("width, rounds, iterations and training must be at least 1")
+        if not 0 <= self.threshold < 1:  # whether the loss needs it or not: NaN is a mistake
+            raise ValueError(f"threshold must lie in [0, 1), not {self.threshold}")
         if -(-self.d // self.width) > MOST_BLOCKS:
             raise ValueError(f"{self.d} dimensions make more than {MOST_BLOCKS} blocks: raise width (now {self.width})")
         self.mean = base.mean(0, dtype=np.float64).astype(np.float32) if self.metric == "l2" else np.zeros(self.d, np.float32)

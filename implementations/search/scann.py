@@ -33,6 +33,32 @@ class ScannReference(QuantisedIndex):
             partly=(0, 1),
             size="quick",
         ),
+        Claim(
+            text="At the same bits, codes of the score-aware loss find more true neighbours than codes of the plain error",
+            source="Guo et al. (arXiv:1908.10396), abstract: outperforms the reconstruction loss; their figures were not read here",
+            parts=(
+                Bound(
+                    "quality.recall@10",
+                    ">",
+                    1.0,
+                    over="scann-reference",
+                    params={"loss": "anisotropic", "rescoring": "none"},
+                    over_params={"loss": "reconstruction", "rescoring": "none"},
+                    case="batch-256",
+                ),
+                Bound(
+                    "quality.relative-error",
+                    "<",
+                    1.0,
+                    over="scann-reference",
+                    params={"loss": "anisotropic", "rescoring": "none"},
+                    over_params={"loss": "reconstruction", "rescoring": "none"},
+                    case="batch-256",
+                ),
+            ),
+            partly=(0,),
+            size="quick",
+        ),
     )
 
     def index(self, base, given, run):

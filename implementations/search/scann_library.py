@@ -21,6 +21,8 @@ EQUAL = 1e-4  # relative spread of lengths that counts as one length
 
 def one_length(base) -> bool:
     squared = np.einsum("nd,nd->n", base, base, dtype=np.float64)
+    if not np.isfinite(squared).all():
+        return False
     return bool(squared.max() - squared.min() <= EQUAL * squared.max())
 
 
@@ -75,6 +77,7 @@ class Scann(OutsideIndex):
 
     def index(self, base, given, run):
         self.positive("partitions", "width")
+        self.not_negative("threshold", "avq")
         library = self.library()
         self.inner = self.metric == "ip" or one_length(base)
         count = min(self.partitions, self.rows)
@@ -136,9 +139,16 @@ class ScannSoar(Scann):
     def skip(self, given):
         if reason := super().skip(given):
             return reason
-        if given.metric == "l2" and not one_length(given.base):
+        searchable = given.base.ndim == 2 and given.base.dtype.kind in "fiu"  # what is not is refused by the build, with its reason
+        if given.metric == "l2" and searchable and not one_length(given.base):
             return "the library spills for inner products only, and these vectors differ in length"
         return ""
+
+    def index(self, base, given, run):
+        self.not_negative("amplification")
+        if not self.overretrieve >= 1:
+            raise ValueError(f"overretrieve must be at least 1, not {self.overretrieve!r}")
+        return super().index(base, given, run)
 
     def tree(self):
         return {**super().tree(), "soar_lambda": self.amplification, "overretrieve_factor": self.overretrieve}

@@ -11,6 +11,7 @@ import numpy as np
 from effbench import Flops, knob, param
 
 from .outside import OutsideIndex
+from .vectors import unit
 
 
 class Usearch(OutsideIndex):
@@ -38,7 +39,9 @@ class Usearch(OutsideIndex):
 
     def nearest(self, queries, k):
         self.positive("expansion")
-        self.graph.expansion_search = max(self.expansion, k)
+        self.graph.expansion_search = min(max(self.expansion, k), self.rows)
+        if self.metric == "ip":  # the library ranks by 1 - <q,x>, which short queries leave no digits of
+            queries = unit(queries)
         found = self.graph.search(queries, k, threads=self.run.threads)
         self.run.tally(queries=len(queries), distances=found.computed_distances)
         keys = np.atleast_2d(found.keys).astype(np.int64)  # one query gives a flat answer, cut to what was found
