@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -50,16 +51,24 @@ def data_fetch(
     """
     from ..data import commands
 
-    rows = commands.fetch(names or (), progress=None if as_json else _download_line)
+    rows = commands.fetch(names or (), progress=None if as_json else _printer())
     _data_rows(rows, as_json)
 
 
-def _download_line(text: str, done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        share = f" {done / 1e6:.1f} of {total / 1e6:.1f} MB" if total else ""
-        sys.stderr.write(f"\r{text}{share}\033[K" + ("\n" if total and done >= total else ""))
-    elif not done:
-        sys.stderr.write(f"{text}\n")
+def _printer() -> Callable[[str, int, int], None]:
+    """One line that changes on a terminal; each text once elsewhere."""
+    last = ""
+
+    def show(text: str, done: int, total: int) -> None:
+        nonlocal last
+        if sys.stderr.isatty():
+            share = f" {done / 1e6:.1f} of {total / 1e6:.1f} MB" if total else ""
+            sys.stderr.write(f"\r{text}{share}\033[K" + ("\n" if total and done >= total else ""))
+        elif not done and text != last:
+            sys.stderr.write(f"{text}\n")
+        last = text
+
+    return show
 
 
 def _data_rows(rows: list[dict], as_json: bool) -> None:

@@ -32,10 +32,10 @@ def make(folders: dict[str, Path], work: Path, progress: Progress | None) -> dic
     glosses, examples = texts(folders["wordnet"])
     folder = folders["minilm-l6-v2"]
     vocabulary = WordPiece(folder / "vocab.txt")
-    rows = np.random.default_rng(SEED).permutation(len(glosses))
+    rows = shuffled(len(glosses), SEED)
     place = np.empty_like(rows)
     place[rows] = np.arange(len(rows))
-    asked = np.random.default_rng(SEED + 1).permutation(len(examples))
+    asked = shuffled(len(examples), SEED + 1)
     corpus = [glosses[row].text for row in rows] + [examples[number][0] for number in asked]
     encode, how = minilm.encoder(minilm.read_safetensors(folder / "model.safetensors"))
     vectors = embed(corpus, vocabulary.encode, encode, how, work, progress)
@@ -45,6 +45,13 @@ def make(folders: dict[str, Path], work: Path, progress: Progress | None) -> dic
         "example_vectors": vectors[len(rows) :],
         "example_rows": place[[examples[number][1] for number in asked]].astype(np.int64),
     }
+
+
+def shuffled(count: int, seed: int) -> Any:
+    """A random order from raw bits: numpy promises their stream for ever, but not that of `permutation`."""
+    import numpy as np
+
+    return np.argsort(np.random.PCG64(seed).random_raw(count), kind="stable")
 
 
 def texts(folder: Path) -> tuple[list[wordnet.Synset], list[tuple[str, int]]]:

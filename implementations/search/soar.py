@@ -25,7 +25,17 @@ class Soar(ScannReference):
         Claim(
             text="Spilling with orthogonality-amplified residuals searches faster than no spilling at recall 0.95",
             source="our own question about Sun et al. (arXiv:2404.00774); no number of theirs is quoted",
-            parts=(Bound("serve.throughput", ">=", 1.0, over="scann-reference", at="quality.recall@10 >= .95"),),
+            parts=(
+                Bound(
+                    "serve.throughput",
+                    ">=",
+                    1.0,
+                    over="scann-reference",
+                    at="quality.recall@10 >= .95",
+                    params={"spill": "orthogonal"},
+                    over_params={"loss": "anisotropic", "rescoring": "float"},
+                ),
+            ),
             size="quick",
         ),
         Claim(
