@@ -41,6 +41,11 @@ class SkippingMLP:
         if kernel_choice not in KERNELS:
             raise ValueError(f"no kernel '{kernel_choice}' (known: {', '.join(KERNELS)})")
         self.width, self.d = up.shape
+        if rows.shape != up.shape or up_bias.shape != (self.width,) or bias.shape != (self.d,):
+            raise ValueError(
+                f"rows {tuple(rows.shape)} and biases {tuple(up_bias.shape)}, {tuple(bias.shape)} do not fit up {tuple(up.shape)}: "
+                "rows [f, d] as up, up_bias [f], bias [d]"
+            )
         if not 0 <= k <= self.width:
             raise ValueError(f"k={k} must be 0 (no limit) to {self.width}, the number of neurons")
         self.up, self.up_bias, self.rows, self.bias = up, up_bias, rows.contiguous(), bias.contiguous()
