@@ -15,7 +15,7 @@ from effbench import Case, Data, Flops, Method, Metric, Task, Wrong
 
 STEPS = {"smoke": 20, "quick": 400, "full": 4000}  # of training, where the layer is of a trained network
 TOKENS = {"smoke": 64, "quick": 256, "full": 256}  # held-out ones to answer, and as many to calibrate with
-BATCHES = 8
+BATCHES = {"smoke": 4, "quick": 8, "full": 8}
 TOLERANCE = {"float32": 1e-4, "float16": 5e-3, "bfloat16": 3e-2}
 
 
@@ -39,6 +39,7 @@ class Hidden:
     x: np.ndarray
     answer: np.ndarray
     nonzero: np.ndarray
+    batches: int
 
 
 class LayerServer(Method):
@@ -142,11 +143,11 @@ class LayerInference(Task):
         a = np.maximum(x @ layer.up.T + layer.up_bias, 0)
         if layer.k:
             a = np.where(a >= -np.sort(-a, 1)[:, layer.k - 1 : layer.k], a, 0)
-        return Hidden(x, a @ layer.down + layer.bias, (a > 0).mean(1))
+        return Hidden(x, a @ layer.down + layer.bias, (a > 0).mean(1), BATCHES[size])
 
     def places(self, case, hidden) -> np.ndarray:
         """Which tokens each batch asks: [batches, tokens]."""
-        count = max(3, min(BATCHES, len(hidden.x) // case["tokens"]))
+        count = max(3, min(hidden.batches, len(hidden.x) // case["tokens"]))
         return np.arange(count * case["tokens"]).reshape(count, -1) % len(hidden.x)
 
     def batches(self, case, hidden, run) -> list:

@@ -221,7 +221,7 @@ class ActivationTask(Task):
         from ..shared import text
 
         rng = np.random.default_rng((hidden.seed, 3))
-        return [run.put(text.windows(hidden.test, case["windows"], hidden.given.length, rng)) for _ in range(8)]
+        return [run.put(text.windows(hidden.test, case["windows"], hidden.given.length, rng)) for _ in range(4)]
 
     def bad_batches(self, case, hidden, run) -> dict[str, Any]:
         long = np.zeros((1, hidden.given.length + 1), np.int64)
