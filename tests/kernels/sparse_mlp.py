@@ -5,7 +5,7 @@
 
 us: microseconds of a call for `tokens` tokens with cold caches (CUDA events, launch overhead hidden); graph_us: the same in a CUDA graph,
 caches as they are. floor: the bytes that have to be read over the bandwidth of a large copy. `share` is time saved over bytes saved,
-both against dense: 1 says that every byte that was skipped is time. `error`: relative, against float64.
+both against dense: 1 says that every byte that was skipped is time; a line with `doubt` was disturbed and proves nothing. `error`: relative, against float64.
 """
 
 import argparse
@@ -28,6 +28,7 @@ mount(own_origin())
 from effbench_implementations.activation import skipping_kernels  # noqa: E402
 from effbench_implementations.activation.skipping import SkippingMLP  # noqa: E402
 
+ROUNDS = 5
 CACHE = 64 << 20  # bytes that are written before a call on a CPU, so that its weights are not in a cache
 
 
@@ -38,7 +39,7 @@ def main() -> int:
     parser.add_argument("--nonzero", nargs="*", type=float, default=[0.03, 0.1, 0.3])
     parser.add_argument("--tokens", nargs="*", type=int, default=[1])
     parser.add_argument("--dtype", default="")
-    parser.add_argument("--seconds", type=float, default=0.1, help="of calls for each line")
+    parser.add_argument("--seconds", type=float, default=0.1, help="of calls for each line, over all rounds")
     parser.add_argument("--tiles", action="store_true", help="further tiles of both kernels at the first shape")
     asked = parser.parse_args()
     if asked.device == "cuda" and not torch.cuda.is_available():
@@ -87,15 +88,17 @@ def lines(asked, dtype, rate: float, d: int, f: int, nonzero: float, tokens: int
         (f"top-{k}-{largest.how}", largest, fixed + chosen * row, k),
     ]
     where = {"d": d, "f": f, "nonzero": nonzero, "tokens": tokens, "dtype": str(dtype).removeprefix("torch.")}
-    dense = dense_bytes = None
-    for name, call, moved, limit in arms:
-        seconds, graph = timed(call, batches, asked)
-        if dense is None:
-            dense, dense_bytes = seconds, moved
+    # In rounds: what slows the machine for a while slows all arms.
+    rounds = [[timed(call, batches, asked) for _, call, _, _ in arms] for _ in range(ROUNDS)]
+    median = [[statistics.median(times) if None not in times else None for times in zip(*arm)] for arm in zip(*rounds)]
+    (dense, _), dense_bytes = median[0], arms[0][2]
+    for (name, call, moved, limit), (seconds, graph) in zip(arms, median):
         saved, less = 1 - seconds / dense, 1 - moved / dense_bytes
         line = {"us": seconds * 1e6, "graph_us": graph and graph * 1e6, "floor_us": moved / rate * 1e6, "mb": moved / 1e6}
         if less:
             line |= {"time_saved": saved, "bytes_saved": less, "share": saved / less}
+        if seconds < 0.95 * moved / rate:
+            line["doubt"] = "below the floor: caches were warm, or the machine was disturbed"
         say(kernel=name, **where, **line, error=error(call(batches[0]), batches[0], up, up_bias, rows, bias, limit))
     if tiles and sparse.how == "triton":
         for shape in ((8, 512, 4), (16, 512, 8), (4, 1024, 4), (32, 128, 4)):
@@ -124,15 +127,15 @@ def timed(call, batches: list, asked) -> tuple[float, float | None]:
     if asked.device == "cuda":
         from effbench.measure.cuda import device_turn, graph_turn
 
-        graph, reason = graph_turn(call, batches, seconds=asked.seconds)
+        graph, reason = graph_turn(call, batches, seconds=asked.seconds / ROUNDS)
         if graph is None:
             print(reason, file=sys.stderr)
-        return statistics.median(device_turn(call, batches, seconds=asked.seconds).device), graph and statistics.median(
+        return statistics.median(device_turn(call, batches, seconds=asked.seconds / ROUNDS).device), graph and statistics.median(
             graph.device
         )
-    flush, taken, end = torch.empty(CACHE, dtype=torch.int8), [], time.perf_counter() + asked.seconds
+    flush, taken, end = torch.empty(CACHE, dtype=torch.int8), [], time.perf_counter() + asked.seconds / ROUNDS
     call(batches[0])
-    while len(taken) < 5 or time.perf_counter() < end:
+    while len(taken) < 3 or time.perf_counter() < end:
         flush.zero_()
         start = time.perf_counter()
         call(batches[len(taken) % len(batches)])

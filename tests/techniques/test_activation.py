@@ -198,9 +198,10 @@ def test_lazy_neurons_is_the_dense_network_in_fewer_flops():
         assert lazy[f"quality.{name}"]["value"] == pytest.approx(dense[f"quality.{name}"]["value"], rel=1e-4)
     assert lazy["serve.flops.useful"]["value"] < dense["serve.flops"]["value"] == lazy["serve.flops.dense"]["value"]
     layers = 64 * 2 * 4 * 16 * 48  # FLOPs of both layers, dense
+    # Readings hold six digits, so a difference of two is good to 1e-4.
     share = lazy["serve.tally.active"]["value"] / (64 * 2 * 48)
-    assert dense["serve.flops"]["value"] - lazy["serve.flops"]["value"] == pytest.approx(layers * (1 - share) / 2, rel=1e-6)
-    assert small["serve.flops"]["value"] == pytest.approx(dense["serve.flops"]["value"] - layers * 23 / 48, rel=1e-6)
+    assert dense["serve.flops"]["value"] - lazy["serve.flops"]["value"] == pytest.approx(layers * (1 - share) / 2, rel=1e-4)
+    assert small["serve.flops"]["value"] == pytest.approx(dense["serve.flops"]["value"] - layers * 23 / 48, rel=1e-4)
     assert dense["serve.flops"]["how"].startswith("formula, counter agrees")
 
 
@@ -298,6 +299,7 @@ def test_every_server_answers_and_exact_ones_exactly(arm, data):
 
 def test_flops_and_bytes_are_those_of_the_rows_used():
     dense, lazy = (exercise(LayerInference, arm, seconds=0.001)["batch-1", ()] for arm in (DenseReluServer, LazyNeuronsServer))
+    # Readings hold six digits, so a difference of two is good to 1e-4.
     share = lazy["serve.tally.active"]["value"] / 1024
     assert dense["serve.flops"]["value"] == 4 * 256 * 1024
     assert lazy["serve.flops"]["value"] / dense["serve.flops"]["value"] == pytest.approx((1 + share) / 2)
