@@ -111,19 +111,18 @@ BROKEN = {
 }
 
 
+@pytest.fixture
+def cleared(monkeypatch):
+    """A broken kernel may read places that nobody wrote: as row numbers, these must not lead out of memory."""
+    monkeypatch.setattr(torch, "empty", torch.zeros)
+
+
 @pytest.mark.parametrize("name", BROKEN)
-def test_the_oracle_rejects_what_is_broken(tmp_path, name):
+def test_the_oracle_rejects_what_is_broken(tmp_path, cleared, name):
     with pytest.raises(AssertionError):
         agrees(module(tmp_path, line=BROKEN[name]))
 
 
-def test_the_oracle_rejects_a_selection_of_one_too_many(tmp_path):
+def test_the_oracle_rejects_a_selection_of_one_too_few(tmp_path, cleared):
     with pytest.raises(AssertionError):
-        agrees(
-            module(
-                tmp_path,
-                line=("room = k - tl.sum", "room = 1 + k - tl.sum"),
-                more=("above = bits > least", "above = bits + 1 > least"),
-            ),
-            k=5,
-        )
+        agrees(module(tmp_path, line=("room = k - tl.sum", "room = k - 1 - tl.sum")), k=5)
