@@ -28,6 +28,12 @@ SHAPES = [(64, 256, 1), (100, 333, 3), (1, 1, 1), (7, 5, 2), (256, 1024, 9)]
 COMPILED = skipping.kernel()[0] is not None
 
 
+@pytest.fixture(autouse=True)
+def no_peaks(monkeypatch):
+    """Memory is not asked for here, and a collection of garbage before each call takes a tenth of a second."""
+    monkeypatch.setattr("effbench.measure.memory.reset_peak", lambda: None)
+
+
 def weights(d, f, share=0.3, seed=0):
     rng = np.random.default_rng(seed)
     arrays = (rng.standard_normal((f, d)) / d**0.5, np.full(f, share - 0.5), rng.standard_normal((f, d)), rng.standard_normal(d))
