@@ -83,7 +83,12 @@ class Library:
         self.stack()
 
     def add(self, module: Growing) -> int:
-        self.frozen.append([value.detach().cpu().numpy().copy() for value in (module.up.weight, module.up.bias, module.down.weight, module.down.bias)])
+        self.frozen.append(
+            [
+                value.detach().cpu().numpy().copy()
+                for value in (module.up.weight, module.up.bias, module.down.weight, module.down.bias)
+            ]
+        )
         self.parents.append(list(module.parents))
         self.stack()
         return len(self.frozen) - 1

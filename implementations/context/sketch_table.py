@@ -45,7 +45,8 @@ class SketchTable:
         self.sums[record] += self.run.numpy(sketches).sum(0)
         self.counts[record] += len(sketches)
         for seen, column in zip(self.seen[record], self.run.numpy(self.keys(sketches)).T):
-            seen.update(column.tolist())
+            for key, times in zip(*np.unique(column, return_counts=True)):
+                seen[int(key)] += int(times)
 
     def file(self) -> None:
         """Bring the arrays of the look-up up to date: per table sorted keys and their records, padded by keys that nobody has."""

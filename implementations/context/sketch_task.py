@@ -191,7 +191,9 @@ class ParityTree(Task):
         x, descriptors, task = batch
         school = method.given
         if x.shape[1:] != (school.bits,) or descriptors.shape[1:] != school.descriptors.shape[1:] or len(x) != len(descriptors):
-            raise ValueError(f"inputs {list(x.shape)}, descriptors {list(descriptors.shape)}: [n, {school.bits}] and [n, m] are asked for")
+            raise ValueError(
+                f"inputs {list(x.shape)}, descriptors {list(descriptors.shape)}: [n, {school.bits}] and [n, m] are asked for"
+            )
         return method.answer(x, descriptors, task)
 
     def items(self, batch, output) -> int:
