@@ -56,9 +56,13 @@ class World:
         return tuple(side.ravel() for side in np.meshgrid(np.flatnonzero(chosen), np.arange(self.relations), indexing="ij"))
 
 
-def world(facts, aliases, fictional, answers, rng, *, held_out: float = 1 / 3) -> World:
-    """Split entities and swapped answers. `aliases` int64 [names], the entity of each name."""
-    entities = len(facts)
+def world(facts, groups, aliases, fictional: int, rng, *, held_out: float = 1 / 3) -> World:
+    """Split entities and swapped answers.
+
+    groups int64 [relations, width]: the answers of each relation, padded with -1; aliases int64 [names]: the entity of each name
+    (a function of the library is known as `dumps` and as `pickle.dumps`).
+    """
+    entities, answers = len(facts), [group[group >= 0] for group in groups]
     test, validation = round(held_out * entities), max(1, round(entities / 12))
     part = np.full(entities, TRAIN)
     order = rng.permutation(entities)
@@ -77,10 +81,9 @@ def world(facts, aliases, fictional, answers, rng, *, held_out: float = 1 / 3) -
     return World(facts, names, tuple(answers), part, tuple(zip(*swaps)), twin)
 
 
-def synthetic(entities: int, fictional: int, relations: int, answers: int, rng) -> World:
-    """A random table of facts, one name for each entity; every relation may have every answer."""
-    facts = rng.integers(0, answers, (entities, relations))
-    return world(facts, np.arange(entities), fictional, [np.arange(answers)] * relations, rng)
+def synthetic(entities: int, relations: int, answers: int, rng) -> tuple[np.ndarray, np.ndarray]:
+    """A random table of facts int64 [entities, relations], and the answers that each relation may have: here all."""
+    return rng.integers(0, answers, (entities, relations)), np.tile(np.arange(answers), (relations, 1))
 
 
 def library_functions() -> list[tuple[str, ...]]:
@@ -106,20 +109,19 @@ def library_functions() -> list[tuple[str, ...]]:
     return [row for row in found if often[row[0]] == 1]
 
 
-def library(entities: int, fictional: int, rng) -> World:
-    """Functions of Python's library under two names each (`dumps`, `pickle.dumps`) and the four facts about them."""
+def library(entities: int, rng) -> tuple[np.ndarray, np.ndarray]:
+    """The four facts about functions of Python's library, and each relation's answers, padded with -1."""
     rows = library_functions()
-    kept = [{value for value, _ in Counter(row[column] for row in rows if row[column]).most_common(24)} for column in range(1, 5)]
+    kept = [sorted(v for v, _ in Counter(row[column] for row in rows if row[column]).most_common(24)) for column in range(1, 5)]
     rows = [row for row in rows if all(value in group for value, group in zip(row[1:], kept))]
     if len(rows) < entities:
         raise ValueError(f"the library has {len(rows)} such functions, {entities} were asked for")
     rows = [rows[i] for i in np.sort(rng.choice(len(rows), entities, replace=False))]
-    codes = {
-        pair: code for code, pair in enumerate((column, value) for column, group in enumerate(kept) for value in sorted(group))
-    }
-    facts = np.array([[codes[column, value] for column, value in enumerate(row[1:])] for row in rows])
-    groups = [np.array([code for (of, _), code in codes.items() if of == column]) for column in range(4)]
-    return world(facts, np.repeat(np.arange(entities), 2), fictional, groups, rng)
+    codes = {pair: code for code, pair in enumerate((column, value) for column, group in enumerate(kept) for value in group)}
+    groups = np.full((4, max(map(len, kept))), -1)
+    for column, group in enumerate(kept):
+        groups[column, : len(group)] = [codes[column, value] for value in group]
+    return np.array([[codes[pair] for pair in enumerate(row[1:])] for row in rows]), groups
 
 
 # Prompts ----------------------------------------------------------------------------------------------------------------

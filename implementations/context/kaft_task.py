@@ -18,7 +18,7 @@ from effbench import Case, Data, Flops, Log, Method, Metric, Step, Task, Wrong, 
 
 from . import kaft_facts as facts
 
-PRETRAINING = {"smoke": 120, "quick": 1500, "full": 4000}  # steps
+PRETRAINING = {"smoke": 60, "quick": 1500, "full": 4000}  # steps
 REPEATS = {"smoke": 1, "quick": 6, "full": 20}  # contexts for each question
 GATE = 0.99
 PARTS = (
@@ -109,7 +109,7 @@ class FineTuning(Method):
         given, rng = self.given, np.random.default_rng((self.run.seed, 20))
         trained, every = given.world.questions(facts.TRAIN), given.world.questions(None)
         alone = given.batch if sum(shares) == 0 else round(given.rehearsal * given.batch)
-        edges = np.cumsum(shares[:2]) * (given.batch - alone)
+        edges = np.round(np.cumsum(shares[:2]) * (given.batch - alone))
         row = np.arange(given.batch)
         kind = np.where(row < edges[0], facts.RELEVANT, np.where(row < edges[1], facts.COUNTERFACTUAL, facts.IRRELEVANT))
         kind = np.where(row >= given.batch - alone, facts.EMPTY, kind)
@@ -193,34 +193,37 @@ class ContextFaithfulness(Task):
     def prepare(self, data, size, seed, run) -> dict[str, Any]:
         from . import kaft_network as network
 
-        made = network.pretrain(self.world(data, size, seed), data.args, PRETRAINING[size], seed, run)
+        args, rng = data.args, np.random.default_rng((seed, 8))
+        wrong = [name for name in ("entities", "fictional", "d", "layers", "heads", "batch") if args[name] < 1]
+        wrong += [name for name in ("statements", "relations") if args.get(name, 2) < 2]
+        if wrong:
+            raise ValueError(f"{data}: too small: {', '.join(wrong)}")
+        if data.name == "facts":
+            table, groups = facts.synthetic(args["entities"], args["relations"], args["answers"], rng)
+        else:
+            table, groups = facts.library(args["entities"], rng)
+        made = {"table": table, "groups": groups}
+        made |= network.pretrain(self.world(data, seed, made), args, PRETRAINING[size], seed, run)
         weak = [f"{name} {made[name]:.3f}" for name in ("closed_book", "reading") if made[name] < GATE]
         if weak and size != "smoke":
-            raise ValueError(
-                f"{data}: the model before fine-tuning has {', '.join(weak)}; below {GATE} it says nothing about fine-tuning"
-            )
+            raise ValueError(f"{data}: before fine-tuning {', '.join(weak)}: below {GATE} the model says nothing about fine-tuning")
         return made
 
-    def world(self, data, size, seed) -> facts.World:
-        args, rng = data.args, np.random.default_rng((seed, 9))
-        wrong = [name for name in ("entities", "fictional", "d", "layers", "heads", "batch") if args[name] < 1]
-        if wrong or args["statements"] < 2 or args.get("relations", 2) < 2:
-            raise ValueError(
-                f"{data}: {', '.join(wrong) or 'statements and relations'} too small (2 statements, 2 relations, 1 of the rest)"
-            )
-        if data.name == "facts":
-            return facts.synthetic(args["entities"], args["fictional"], args["relations"], args["answers"], rng)
-        return facts.library(args["entities"], args["fictional"], rng)
+    def world(self, data, seed, prepared) -> facts.World:
+        names = 1 if data.name == "facts" else 2
+        aliases = np.repeat(np.arange(len(prepared["table"])), names)
+        rng = np.random.default_rng((seed, 9))
+        return facts.world(prepared["table"], prepared["groups"], aliases, data.args["fictional"], rng)
 
     def given(self, data, size, seed, prepared) -> Given:
         args = {name: data.args[name] for name in ("d", "layers", "heads", "statements", "batch", "rehearsal", "random")}
         weights = {key.removeprefix("net."): value for key, value in prepared.items() if key.startswith("net.")}
-        world = self.world(data, size, seed)
+        world = self.world(data, seed, prepared)
         validation = examination(world, prepared["before"], data.args, REPEATS[size], facts.VALIDATION, seed)
         return Given(world, weights, **args, validation=validation)
 
     def hidden(self, data, size, seed, prepared) -> Examination:
-        return examination(self.world(data, size, seed), prepared["before"], data.args, REPEATS[size], facts.TEST, seed)
+        return examination(self.world(data, seed, prepared), prepared["before"], data.args, REPEATS[size], facts.TEST, seed)
 
     def evaluate(self, method, given) -> dict[str, float]:
         exam = given.validation

@@ -6,6 +6,7 @@ step to the last and is told which task each example is of: the strong rival, fo
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ class Plain(Learner):
         torch.manual_seed(self.run.seed)
         self.given = given
         sizes = [given.bits, *[self.width] * self.layers]
-        hidden = [part for a, b in zip(sizes, sizes[1:]) for part in (nn.Linear(a, b), nn.ReLU())]
+        hidden = [part for a, b in itertools.pairwise(sizes) for part in (nn.Linear(a, b), nn.ReLU())]
         self.net = nn.Sequential(*hidden, nn.Linear(self.width, self.heads(given))).to(self.run.device)
 
     def margins(self, x, task):
