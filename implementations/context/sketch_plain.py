@@ -100,7 +100,8 @@ class EndToEnd(Plain):
 
 class Joint(Plain):
     name = "joint"
-    layers = param(2)
+    width = param(256, sweep=(256, 1024))
+    layers = param(2, sweep=(1, 2, 3))
 
     def heads(self, given):
         return given.tasks
