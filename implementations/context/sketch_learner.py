@@ -30,7 +30,7 @@ class Modular(Learner):
 
     def assign(self, descriptors, task) -> tuple[np.ndarray, list[int]]:
         """While learning: the records of a batch, and those among them that did not exist before."""
-        found = self.run.numpy(self.route(descriptors, task, self._count("lookups")))
+        found = self.run.numpy(self.route(descriptors, task, self._count("build")))
         new = sorted(set(found.tolist()) - self.opened - {-1})
         self.opened.update(new)
         return found, new
@@ -56,12 +56,11 @@ class Modular(Learner):
         self.prepare(given)
         self.purity: list[np.ndarray] = []  # pairs (record, task) seen while learning: the arm never looks at them
         for x, descriptors, labels, task in given.curriculum(steps, np.random.default_rng((run.seed, 43))):
-            with run.part("route"):
-                put = [run.put(part) for part in (x, descriptors, labels, task)]
-                found, new = self.assign(put[1], put[3])
-                for record in new:
-                    parents = list(range(len(self.library)))
-                    self.growing[record] = modules.Growing(given.bits, parents, self.learning_rate, run.device)
+            put = [run.put(part) for part in (x, descriptors, labels, task)]
+            found, new = self.assign(put[1], put[3])
+            for record in new:
+                parents = list(range(len(self.library)))
+                self.growing[record] = modules.Growing(given.bits, parents, self.learning_rate, run.device)
             for record in np.unique(found[found >= 0]):
                 rows = np.flatnonzero(found == record)
                 if len(rows) < FEW or int(record) not in self.growing:
@@ -81,7 +80,7 @@ class Modular(Learner):
         if module.parents:
             wanted = np.any(self.library.closure[module.parents], 0)
             needed |= run.put(wanted)
-        outputs = self.library.outputs(x, needed, self._count("forward"))
+        outputs = self.library.outputs(x, needed, self._count("build"))
         module.learn(torch.cat((x, outputs[:, module.parents]), 1), labels)
         run.tally(learning=module.step_flops(len(x)))
         if module.learned(0.01) and not module.pruned:
@@ -105,30 +104,26 @@ class Modular(Learner):
             table[record] = place
         self.places = self.run.put(table)
 
-    def _count(self, name: str):
-        """A counter that the library and the table call with what one call executed, and what was useful of it."""
+    def _count(self, phase: str):
+        """A counter that the library and the table call with what one call executed, and what of it was useful."""
 
-        def add(executed, useful=0.0):
-            self.run.tally(**{name: executed, f"{name}_useful": useful})
+        def add(executed, useful):
+            self.run.tally(**{f"{phase}-executed": executed, f"{phase}-useful": useful})
 
         return add
 
     def answer(self, x, descriptors, task):
-        record = self.route(descriptors, task, self._count("serve_lookups"))
+        count = self._count("serve")
+        record = self.route(descriptors, task, count)
         if not self.place:
             return torch.ones(len(x), device=x.device)
         record = torch.where(record < len(self.places) - 1, record, -1)
-        self.run.tally(rows=len(x))
-        return self.library.answer(x, self.places[record], self._count("serve"))
+        return self.library.answer(x, self.places[record], count)
 
     def flops(self, phase, case, tally):
-        """The build is counted call by call; pruning, below 1 % of it, is an estimate beside torch's counter."""
         if phase == "build":
-            return Flops(sum(tally.get(name, 0.0) for name in ("learning", "forward", "lookups")))
-        hashed, run = tally.get("serve_lookups", 0.0), tally.get("serve", 0.0)
-        useful = tally.get("serve_useful", 0.0) + hashed
-        dense = tally.get("rows", 0.0) * max(1, len(self.library)) * (2.0 * self.library.bits + 2.0) * modules.WIDTH
-        return Flops(hashed + run, useful=useful, dense=dense)
+            return Flops(tally.get("learning", 0.0) + tally.get("build-executed", 0.0))
+        return Flops(tally.get("serve-executed", 0.0), useful=tally.get("serve-useful", 0.0))
 
     def parameters(self) -> int:
         return sum(value.size for part in self.library.frozen for value in part) if self.library.frozen else self.loaded

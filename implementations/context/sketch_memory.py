@@ -25,12 +25,15 @@ class SketchMemory(Modular):
             "Tasks made of tasks are learned that training end to end fails on, and tasks are found without being named",
             "arXiv 2112.10919, abstract",
             parts=(
-                Bound("quality.worst-level-accuracy", ">=", 0.99, case="mixed"),
+                Bound("quality.level-0-accuracy", ">=", 0.99, case="mixed"),
+                Bound("quality.level-1-accuracy", ">=", 0.99, case="mixed"),
+                Bound("quality.level-2-accuracy", ">=", 0.99, case="mixed"),
+                Bound("quality.top-accuracy", ">=", 0.99, case="mixed"),
                 Bound("quality.top-accuracy", ">=", 1.65, over="end-to-end", case="mixed"),
                 Bound("quality.accuracy", ">=", 0.99, over="oracle-modules", case="mixed"),
                 Bound("quality.top-accuracy", ">=", 1.05, over="joint", case="mixed"),
             ),
-            partly=(0, 1),
+            partly=(0, 1, 2, 3, 4),
             size="quick",
         ),
         Claim(
@@ -55,26 +58,27 @@ class SketchMemory(Modular):
 
     def route(self, descriptors, task, count=None):
         if count is not None:
-            count(self.table.flops(len(descriptors)))
+            work = self.table.flops(len(descriptors))
+            count(work, work)
         return self.table.look_up(descriptors)
 
     def assign(self, descriptors, task):
-        found = self.route(descriptors, task, self._count("lookups"))
+        found = self.route(descriptors, task, self._count("build"))
         lost = descriptors[found < 0]
         if 2 * len(lost) <= len(descriptors) or len(lost) < FEW:
             return self.run.numpy(found), []
         unit = lost / lost.norm(dim=1, keepdim=True).clamp(min=1e-12)
         near = unit @ unit.T >= self.threshold
         members = near[near.sum(1).argmax()]  # of the sketch that most others are near to
-        self.run.tally(lookups=2.0 * len(unit) ** 2 * unit.shape[1])
+        self.run.tally(learning=2.0 * len(unit) ** 2 * unit.shape[1])
         if 2 * int(members.sum()) <= len(lost):  # no half of them alike: nothing that a module could be about
             return self.run.numpy(found), []
         new = self.table.add(unit[members])
-        self.run.tally(lookups=2.0 * int(members.sum()) * self.table.m * self.table.tables * self.table.bits)
-        return self.run.numpy(self.route(descriptors, task, self._count("lookups"))), [new]
+        self.run.tally(learning=2.0 * int(members.sum()) * self.table.m * self.table.tables * self.table.bits)
+        return self.run.numpy(self.route(descriptors, task, self._count("build"))), [new]
 
     def note(self, record, descriptors):
-        self.run.tally(lookups=2.0 * len(descriptors) * self.table.m * self.table.tables * self.table.bits)
+        self.run.tally(learning=2.0 * len(descriptors) * self.table.m * self.table.tables * self.table.bits)
         self.table.learn(record, descriptors)
         if self.growing[record].steps % 10 == 0:
             self.table.file()
@@ -93,9 +97,7 @@ class SketchMemory(Modular):
         return {
             **super().facts(given),
             "lookup-recall": float((self.table.look_up(self.run.put(asked)) >= 0).float().mean()),
-            "table-bytes": self.table.bytes(),
-            "sketch-error": recursive.recovery_error(sketcher, sketches, attributes, 1.0, rng),
-            "sketch-error-75-erased": recursive.recovery_error(sketcher, sketches, attributes, 0.25, rng),
+            "erased-error": recursive.recovery_error(sketcher, sketches, attributes, 0.25, rng),
             "parts-recognised": recursive.parts_recognised(sketcher, sketches, parents),
         }
 

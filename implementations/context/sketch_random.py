@@ -17,7 +17,7 @@ class RandomModules(Modular):
 
     def route(self, descriptors, task, count=None):
         if count is not None:
-            count(2.0 * descriptors.numel())
+            count(2.0 * descriptors.numel(), 0.0)
         return torch.remainder((descriptors @ self.direction).floor(), self.count).long()
 
     def router_arrays(self):

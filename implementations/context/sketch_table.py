@@ -67,7 +67,7 @@ class SketchTable:
     def _load(self) -> None:
         self.sorted, self.records, self.means = (self.run.put(self.stored[name]) for name in ("keys", "records", "means"))
 
-    def look_up(self, sketches, count=None):
+    def look_up(self, sketches):
         """int64 [n]: for each sketch the accepted record of the nearest mean, -1 where no bucket has any. All at once."""
         n = len(sketches)
         if not len(self.counts):
@@ -79,8 +79,6 @@ class SketchTable:
         real = (self.sorted[tables, first] == keys[..., None]).movedim(1, 0).flatten(1)
         found = self.records[tables, first].movedim(1, 0).flatten(1)  # [n, tables x widest]
         cosine = (self.means[found] @ sketches[..., None])[..., 0] / sketches.norm(dim=1, keepdim=True).clamp(min=1e-12)
-        if count is not None:
-            count(real)
         best, place = cosine.masked_fill(~real, -2.0).max(1)
         return torch.where(best >= self.threshold, found.gather(1, place[:, None])[:, 0], -1)
 
