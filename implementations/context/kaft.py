@@ -17,16 +17,24 @@ class Kaft(FineTuning):
     name = "kaft"
     claims = (
         Claim(
-            "Strengthens both controllability by relevant contexts and robustness to irrelevant ones",
+            "Strengthens controllability: a relevant context is obeyed where it contradicts what the model knows",
             "Li et al., Findings of ACL 2023, doi 10.18653/v1/2023.findings-acl.112, abstract",
             parts=(
                 Bound("quality.controllability", ">", 1.0, over="standard-fine-tuning"),
                 Bound("quality.controllability", ">=", 0.9),
+                Bound("quality.relevant-accuracy", ">=", 0.98, over="standard-fine-tuning"),
+                Bound("quality.closed-book-accuracy", ">=", 0.98, over="standard-fine-tuning"),
+            ),
+            size="quick",
+        ),
+        Claim(
+            "Strengthens robustness: an irrelevant context changes no answer",
+            "Li et al., Findings of ACL 2023, doi 10.18653/v1/2023.findings-acl.112, abstract",
+            parts=(
                 Bound("quality.robustness", ">", 1.0, over="standard-fine-tuning"),
                 Bound("quality.relevant-accuracy", ">=", 0.98, over="standard-fine-tuning"),
                 Bound("quality.closed-book-accuracy", ">=", 0.98, over="standard-fine-tuning"),
             ),
-            partly=(0, 1),
             size="quick",
         ),
         Claim(
