@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -161,7 +162,6 @@ def _tune(options: Options, plan, trial, wish, space, sample: Callable, count: i
     from ..run.schedule import Runner
     from ..run.supervisor import Nurseries
     from ..run.tune import Bench, check_ready
-    from ..study import goals
 
     folder = options.out or Path("runs") / f"tune-{trial.task}-{trial.method}"
     machine = fingerprint()
@@ -177,9 +177,8 @@ def _tune(options: Options, plan, trial, wish, space, sample: Callable, count: i
         origin = Provenance(plan.suite.name, key, provenance.commit(), provenance.tree_digest())
         runner = Runner(plan, journal, origin, Materials(), Progress(count, quiet=True), nurseries)
         check_ready(runner, trial)
-        knobs_vary = any(axis.kind == "knob" for axis in space.axes)
-        timed = any(name in goals.TIMED for name in wish.metrics)
-        bench = Bench(runner, trial, trial.cases[0] if trial.cases else "", wish.metrics, timed, knobs_vary)
+        knobs_set = any(space.kinds[name] == "knob" for name in space.settings((0,) * len(space.axes)))
+        bench = Bench(runner, trial, trial.cases[0] if trial.cases else "", wish.metrics, knobs_set)
         try:
             asked = search(bench, options, wish, space, sample, count, progress)
             found = conclude(bench, options, wish, space, asked, progress)
@@ -236,9 +235,10 @@ def already(bench, options: Options, wish, space, count: int) -> list[tuple]:
 
 
 def values_of(record: dict, wish) -> dict[str, float | None]:
-    """Metric to value on what tuning may see; None for a failed trial."""
-    usable = record["status"] in ("ok", "unstable")
-    return {name: record["readings"].get(name, {}).get("value") if usable else None for name in wish.metrics}
+    """Metric to value on what tuning may see, None for a failed trial; and what the method counted, for a cost model."""
+    readings = record["readings"] if record["status"] in ("ok", "unstable") else {}
+    counts = [name for name in readings if name.startswith("serve.tally.")]
+    return {name: readings.get(name, {}).get("value") for name in dict.fromkeys((*wish.metrics, *counts))}
 
 
 def _absent(bench, asked: dict, wish) -> None:
@@ -248,7 +248,7 @@ def _absent(bench, asked: dict, wish) -> None:
     if len(asked) > 1 or record["status"] not in ("ok", "unstable"):
         return
     for name, value in first["values"].items():
-        if value is None:
+        if name in wish.metrics and value is None:
             seen = sorted(key for key, item in record["readings"].items() if item["value"] is not None)
             reason = record["readings"].get(name, {}).get("reason", "")
             raise RunError(
@@ -263,15 +263,16 @@ def line(number: int, count: int, item: dict, space, wish, asked: list[dict]) ->
         return head + f"{item['record']['status']}: {item['record']['reason']}"
     best = wish.best([(other["point"], other["values"]) for other in asked])
     mark = "  <- best so far" if best is not None and asked[best] is item else ""
-    return head + shown(item["values"], item["record"]) + ("" if wish.feasible(item["values"]) else "  (not feasible)") + mark
+    return head + shown(item["values"], item["record"], wish) + ("" if wish.feasible(item["values"]) else "  (not feasible)") + mark
 
 
-def shown(values: dict, record: dict) -> str:
+def shown(values: dict, record: dict, wish) -> str:
     from ..publish.format import number
 
     return ", ".join(
         f"{name.removeprefix('quality.')} {number(value, record['readings'][name]['unit']) if value is not None else '-'}"
         for name, value in values.items()
+        if name in wish.metrics
     )
 
 
@@ -280,13 +281,21 @@ def shown(values: dict, record: dict) -> str:
 
 def conclude(bench, options: Options, wish, space, asked: list[dict], progress) -> dict[str, Any]:
     """The choice with its values, or the nearest that was seen."""
-    measured = [(item["point"], item["values"]) for item in asked]
+    from ..study.cost import smoothed
+
+    measured, model = [(item["point"], item["values"]) for item in asked], None
+    if options.sampler == "lagrange":
+        measured, model = smoothed(wish, measured)
     found = {
         "task": bench.template.task, "method": bench.template.method, "data": str(bench.template.data), "size": options.size,
         "device": options.device, "case": bench.case, "seed": options.seed, "wish": str(wish), "sampler": options.sampler,
         "trials": len(asked), "grid": space.size, "split": bench.source,
-        "failed": sum(item["record"]["status"] not in ("ok", "unstable") for item in asked),
+        "cost_model": str(model) if model else "", "failed": sum(item["record"]["status"] not in ("ok", "unstable") for item in asked),
     }  # fmt: skip
+
+    def wanted(values: dict) -> dict:
+        return {name: values.get(name) for name in wish.metrics}
+
     best = wish.best(measured)
     if best is None:
         near = wish.nearest(measured)
@@ -294,7 +303,7 @@ def conclude(bench, options: Options, wish, space, asked: list[dict], progress) 
         reasons = {other["record"]["reason"] for other in asked if other["record"]["reason"]}
         return found | {
             "feasible": False,
-            "nearest": item and {"settings": space.settings(item["point"]), "tuning": item["values"]},
+            "nearest": item and {"settings": space.settings(item["point"]), "tuning": wanted(item["values"])},
             "reason": "" if item else f"every trial failed: {sorted(reasons)[0] if reasons else 'no reason'}",
         }
     item = asked[best]
@@ -307,8 +316,8 @@ def conclude(bench, options: Options, wish, space, asked: list[dict], progress) 
         record = bench.held_out(params, knobs)
     held_out = values_of(record, wish)
     return found | {
-        "feasible": True, "params": params, "knobs": knobs, "predicted": item["predicted"] or item["values"],
-        "modelled": item["predicted"] is not None, "tuning": item["values"], "held_out": held_out,
+        "feasible": True, "params": params, "knobs": knobs, "predicted": item["predicted"] or wanted(measured[best][1]),
+        "modelled": item["predicted"] is not None, "tuning": wanted(item["values"]), "held_out": wanted(held_out),
         "held_out_status": record["status"], "held_out_reason": record["reason"], "held_out_feasible": wish.feasible(held_out),
         "units": {name: record["readings"].get(name, {}).get("unit", "1") for name in wish.metrics},
         "toml": suite_lines(bench.template, params, knobs),
@@ -324,13 +333,13 @@ def alone(record: dict, wish) -> bool:
 def suite_lines(trial, params: dict, knobs: dict) -> str:
     from .profile import toml
 
-    name = json.dumps(trial.method)
+    name = trial.method if re.fullmatch(r"[A-Za-z0-9_-]+", trial.method) else json.dumps(trial.method)
     run: dict[str, Any] = {"task": trial.task, "data": [str(trial.data)], "methods": [trial.method]}
     if trial.budget:
         run["budget"] = {key: value for key, value in asdict(trial.budget).items() if value not in (None, "")}
     parts = ["[[run]]\n" + toml(run)]
     parts += [f"[{kind}.{name}]\n" + toml(chosen) for kind, chosen in (("params", params), ("knobs", knobs)) if chosen]
-    return "\n".join(parts)
+    return re.sub(r'^"([A-Za-z0-9_-]+)" = ', r"\1 = ", "\n".join(parts), flags=re.MULTILINE)
 
 
 SPLITS = {
@@ -369,6 +378,7 @@ def text(found: dict[str, Any]) -> str:
         "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:]))]).rstrip() for row in rows
     ]
     notes = [f"split: {SPLITS[found['split']]}"]
+    notes += [f"cost model of {found['wish'].split()[1]}: {found['cost_model']}"] if found["cost_model"] else []
     if found["held_out_status"] not in ("ok", "unstable"):
         notes.append(f"the held-out measurement ended as {found['held_out_status']}: {found['held_out_reason']}")
     elif not found["held_out_feasible"]:

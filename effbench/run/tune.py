@@ -1,7 +1,7 @@
 """Measuring settings of one method, one after the other, for `effbench tune`: every setting is a record before the next one starts.
 
-Tuning never sees what the choice is judged on. Where quality comes from, in this order:
-validation   the task's own validation split, where the wanted quality is the task's objective and only params are chosen
+Tuning never sees what the choice is judged on. Where a quality comes from while tuning:
+validation   the task's own validation split: the task's objective, where only params are chosen
 halves       one random half of the scored samples; the other half is held out
 seeds        the task gives one number: it is tuned at the seed, and held out at the next one
 """
@@ -29,26 +29,26 @@ VALIDATION, HALVES, SEEDS = "validation", "halves", "seeds"
 
 @dataclass
 class Bench:
-    """Measures (params, knobs) of one method at one case. `metrics` are what is wanted of a setting, `timed` whether seconds are."""
+    """Measures (params, knobs) of one method at one case. `metrics` are what is wanted of a setting."""
 
     runner: Runner
     template: Trial
-    case: str
+    case: str  # "" where the task has no serve phase
     metrics: tuple[str, ...]
-    timed: bool
-    knobs_vary: bool
-    source: str = HALVES
+    knobs_set: bool  # the curve of a build says nothing about knobs
+    source: str = ""
     measured: int = 0  # settings measured now, not found in the journal
-    seconds: float = 0.0  # of these, without builds
+    seconds: float = 0.0  # of these, without builds where there is a serve phase
     _live: tuple[str, Child, dict] | None = field(default=None, repr=False)
 
     def __post_init__(self):
         task = self.runner.plan.registry.task(self.template.task)
-        wanted = [name for name in self.metrics if name.startswith("quality.")]
-        if not self.knobs_vary and task.objective and wanted == [f"quality.{task.objective}"]:
+        self.objective = f"quality.{task.objective}" if task.objective and not self.knobs_set else ""
+        qualities = {name for name in self.metrics if name.startswith("quality.")}
+        if self.objective and qualities <= {self.objective}:
             self.source = VALIDATION
-        elif not self.case:
-            self.source = SEEDS
+        else:
+            self.source = HALVES if self.case else SEEDS
 
     @property
     def journal(self) -> Journal:
@@ -65,22 +65,19 @@ class Bench:
         )  # fmt: skip
 
     def known(self, trial: Trial) -> dict | None:
-        """The record of an earlier run, where it holds all that is wanted."""
+        """The record of an earlier run, where it holds the qualities that are wanted."""
         (case, knobs), *_ = trial.settings()
         found = self.journal.done.get(self.runner._identity(trial, case, dict(knobs)))
-        if found is not None and found["status"] in ("ok", "unstable") and not set(self.metrics) <= set(found["readings"]):
-            return None
-        return found
+        wanted = {name for name in self.metrics if name.startswith("quality.")}
+        return found if found is None or found["status"] != "ok" or wanted <= set(found["readings"]) else None
 
     def measure(self, params: dict, knobs: dict) -> dict:
         """The record of a setting on what tuning may see, from the journal or measured now."""
         trial = self.trial(params, knobs)
         if found := self.known(trial):
             return found
-        self.runner.check_time()
         self.measured += 1
-        start = self.runner.clock()
-        return self._write(trial, *self._outcome(trial, "tuning", TURNS, start))
+        return self._write(trial, *self._outcome(trial, "tuning", TURNS))
 
     def held_out(self, params: dict, knobs: dict) -> dict:
         """The record of the chosen setting on what tuning has not seen; measured once, and kept as a result."""
@@ -88,8 +85,7 @@ class Bench:
         trial = self.trial(params, knobs, role="measure", seed=seed)
         if found := self.known(trial):
             return found
-        part = "held-out" if self.source == HALVES else ""
-        return self._write(trial, *self._outcome(trial, part, LAST_TURNS, self.runner.clock()))
+        return self._write(trial, *self._outcome(trial, "held-out" if self.source == HALVES else "", LAST_TURNS))
 
     def close(self, *, keep: bool = False) -> None:
         """End the worker; what it saved is removed unless another goal is to use the same build."""
@@ -99,48 +95,47 @@ class Bench:
 
     # -- one setting --------------------------------------------------------------------------------------------------
 
-    def _outcome(self, trial: Trial, part: str, turns: int, start: float) -> tuple[str, str, dict, dict]:
+    def _outcome(self, trial: Trial, part: str, turns: int) -> tuple[str, str, dict, dict]:
         """(status, reason, readings, shared fields of the record)."""
         try:
-            if not self.case or (self.source == VALIDATION and part == "tuning" and not self._serving()):
-                return self._build_only(trial, part)
-            child, answer = self._built(trial)
-            start = self.runner.clock()
-            readings = self._serve(child, trial, "" if self.source == VALIDATION else part, turns)
-            if part == "tuning":
-                self.seconds += self.runner.clock() - start
+            if not self.case:
+                readings, answer = self._build_only(trial, part)
+            else:
+                child, answer = self._built(trial)
+                start = self.runner.clock()
+                readings = answer["readings"] | self._serve(child, trial, part, turns)
+                self.seconds += self.runner.clock() - start if part == "tuning" else 0.0
+                if part == "tuning":
+                    readings |= self._validation(answer["curve"])
         except Lost as lost:
             if self._live is not None and not self._live[1].alive:
                 self._end()
             return lost.status, lost.reason, {}, {}
-        shared = {name: answer[name] for name in ("prepared", "loaded", "curve")}
-        readings = {**answer["readings"], **readings}
-        if self.source == VALIDATION and part == "tuning":
-            readings |= self._validation(answer["curve"])
-        return "ok", "", readings, shared
-
-    def _serving(self) -> bool:
-        """Whether anything that is wanted needs calls."""
-        return any(name.startswith("serve.") for name in self.metrics)
-
-    def _build_only(self, trial: Trial, part: str) -> tuple[str, str, dict, dict]:
-        self._end()
-        # Under the role "tuning" a worker loads nothing hidden; a task that scores with one number has nothing else to say.
-        scored = self.source == SEEDS or part != "tuning"
-        opened = replace(trial, role="measure" if scored else "tuning")
-        child, answer = self.runner.built(opened)
-        child.end()
-        readings = {**answer["readings"], **answer["quality"]}
-        if not scored:
-            readings |= self._validation(answer["curve"])
         return "ok", "", readings, {name: answer[name] for name in ("prepared", "loaded", "curve")}
 
+    def _build_only(self, trial: Trial, part: str) -> tuple[dict, dict]:
+        """Under the role "tuning" a worker loads nothing hidden; what has no validation value is scored, at the tuning seed."""
+        start = self.runner.clock()
+        scored = self.source == SEEDS or part != "tuning"
+        child, answer = self.runner.built(replace(trial, role="measure" if scored else "tuning"))
+        child.end()
+        self.seconds += self.runner.clock() - start if part == "tuning" else 0.0
+        if part != "tuning":
+            return answer["readings"] | answer["quality"], answer
+        found = self._validation(answer["curve"])
+        if not scored and not found:
+            self.source = SEEDS  # its build has no steps, so there is no curve
+            return self._build_only(trial, part)
+        return answer["readings"] | answer["quality"] | found, answer
+
     def _validation(self, curve: dict) -> dict:
-        task = self.runner.plan.registry.task(self.template.task)
-        column, unit = curve.get(task.objective), task.metrics[task.objective].unit if task.objective in task.metrics else "1"
-        if not column:
-            raise Lost("error", f"its build gives no curve, so no '{task.objective}' on validation data")
-        return {f"quality.{task.objective}": reading(column[-1], unit, how="last value on the validation split")}
+        """The task's objective on its validation split, where the build gives it and no knob changes it."""
+        name = self.objective.removeprefix("quality.")
+        if not name or not curve.get(name):
+            self.source = HALVES if self.source == VALIDATION and self.case else self.source
+            return {}
+        metric = self.runner.plan.registry.task(self.template.task).metrics.get(name)
+        return {self.objective: reading(curve[name][-1], metric.unit if metric else "1", how="last value on the validation split")}
 
     def _built(self, trial: Trial) -> tuple[Child, dict]:
         """A live worker with the method built; the last one is kept, since most settings differ in knobs alone."""
@@ -157,14 +152,12 @@ class Bench:
     def _serve(self, child: Child, trial: Trial, part: str, turns: int) -> dict:
         (case, pairs), *_ = trial.settings()
         knobs, timing, limits = [list(pair) for pair in self._all_knobs(pairs)], Timing(), self.runner.plan.suite.limits
-        for number in range(turns if self.timed else 0):
+        for number in range(turns):
             timing.add(child.ask("turn", case=case, knobs=knobs, seconds=limits.turn, first=number))
         answer = child.ask("finish", case=case, knobs=knobs, energy=0.0, part=part)
-        readings = answer["readings"]
-        if self.timed:
-            readings = {**timing.readings(readings["serve.items"]["value"]), **readings}
-            cpu = readings["serve.latency"].get("cpu")
-            readings["serve.cpu"] = reading(cpu, "s", how="median CPU time of a call", reason="no CPU time on this device")
+        readings = {**timing.readings(answer["readings"]["serve.items"]["value"]), **answer["readings"]}
+        cpu = readings["serve.latency"].get("cpu")
+        readings["serve.cpu"] = reading(cpu, "s", how="median CPU time of a call", reason="no CPU time on this device")
         return readings
 
     def _all_knobs(self, pairs: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
@@ -174,15 +167,11 @@ class Bench:
 
     def _write(self, trial: Trial, status: str, reason: str, readings: dict, shared: dict) -> dict:
         (case, knobs), *_ = trial.settings()
-        notes = {"measure": "quality on the held-out half of the samples"}.get(trial.role) if self.source == HALVES else None
-        if status == "ok":
-            missing = [name for name in self.metrics if readings.get(name, {}).get("value") is None]
-            for name in missing:
-                readings.setdefault(name, reading(None, "1", reason=f"not among the readings: {', '.join(sorted(readings))}"[:600]))
+        halved = trial.role == "measure" and self.source == HALVES
         identity = self.runner._identity(trial, case, dict(knobs))
         self.journal.done.pop(identity, None)  # an earlier goal may have wanted less
         self.runner.write(
-            trial, status=status, reason=reason, case=case, knobs=dict(knobs), readings=readings, notes=[notes] if notes else None,
+            trial, status=status, reason=reason, case=case, knobs=dict(knobs), readings=readings, notes=["quality on the held-out half of the samples"] if halved else None,
             **shared,
         )  # fmt: skip
         return self.journal.done[identity]

@@ -13,6 +13,7 @@ from itertools import combinations
 
 import numpy as np
 
+from .cost import smoothed
 from .goals import Values, Wish, scaled, unscaled
 from .space import Point, Space
 
@@ -138,7 +139,8 @@ def lagrange(
 
 def propose(space: Space, wish: Wish, seen: dict[Point, Values], asked: dict[Point, Values]) -> Asked | None:
     """The next point by the model fitted to `seen`, not among `asked`; None where nothing could be better."""
-    whole = [(p, v) for p, v in seen.items() if all(v.get(metric) is not None for metric in wish.metrics)]
+    even = dict(smoothed(wish, list(seen.items()))[0])
+    whole = [(p, v) for p, v in even.items() if all(v.get(metric) is not None for metric in wish.metrics)]
     failed = [p for p, v in seen.items() if v.get(wish.metric) is None]
     if not whole:
         left = next((point for point in space.points() if point not in seen), None)
@@ -151,11 +153,12 @@ def propose(space: Space, wish: Wish, seen: dict[Point, Values], asked: dict[Poi
     objective = fit(wish.metric, wish.better)
     constraints = [(fit(c.metric, c.better), scaled(c.value, c.metric, c.better)) for c in wish.constraints]
     start = dual(objective, constraints)
-    incumbent = wish.best(list(asked.items()))
+    mine = [(point, even[point]) for point in asked]
+    incumbent = wish.best(mine)
     best = np.inf
     candidates = around(space, start)
     if incumbent is not None:
-        point, values = list(asked.items())[incumbent]
+        point, values = mine[incumbent]
         best = scaled(values[wish.metric], wish.metric, wish.better)
         candidates = np.unique(np.concatenate([candidates, around(space, point)]), axis=0)
     taken = {*asked, *failed}
