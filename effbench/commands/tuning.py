@@ -315,11 +315,15 @@ def conclude(bench, options: Options, wish, space, asked: list[dict], progress) 
         bench.source = found["split"] = "seeds"
         record = bench.held_out(params, knobs)
     held_out = values_of(record, wish)
+    qualities = {n: item["value"] for n, item in record["readings"].items() if n.startswith("quality.")}
+    kept = record["status"] in ("ok", "unstable") and all(
+        c.met(held_out[c.metric]) for c in wish.constraints if held_out[c.metric] is not None
+    )
     return found | {
         "feasible": True, "params": params, "knobs": knobs, "predicted": item["predicted"] or wanted(measured[best][1]),
         "modelled": item["predicted"] is not None, "tuning": wanted(item["values"]), "held_out": wanted(held_out),
-        "held_out_status": record["status"], "held_out_reason": record["reason"], "held_out_feasible": wish.feasible(held_out),
-        "units": {name: record["readings"].get(name, {}).get("unit", "1") for name in wish.metrics},
+        "held_out_status": record["status"], "held_out_reason": record["reason"], "held_out_feasible": kept, "held_out_qualities": qualities,
+        "units": {name: item["record"]["readings"].get(name, {}).get("unit", "1") for name in wish.metrics},
         "toml": suite_lines(bench.template, params, knobs),
     }  # fmt: skip
 
@@ -378,6 +382,12 @@ def text(found: dict[str, Any]) -> str:
         "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:]))]).rstrip() for row in rows
     ]
     notes = [f"split: {SPLITS[found['split']]}"]
+    others = [
+        f"{name} = {value:.6g}"
+        for name, value in found["held_out_qualities"].items()
+        if name not in found["units"] and value is not None
+    ]
+    notes += [f"also held out: {', '.join(others)}"] if others else []
     notes += [f"cost model of {found['wish'].split()[1]}: {found['cost_model']}"] if found["cost_model"] else []
     if found["held_out_status"] not in ("ok", "unstable"):
         notes.append(f"the held-out measurement ended as {found['held_out_status']}: {found['held_out_reason']}")

@@ -68,7 +68,9 @@ class Bench:
         """The record of an earlier run, where it holds the qualities that are wanted."""
         (case, knobs), *_ = trial.settings()
         found = self.journal.done.get(self.runner._identity(trial, case, dict(knobs)))
-        wanted = {name for name in self.metrics if name.startswith("quality.")}
+        scored = self.runner.plan.registry.task(trial.task).metrics  # an objective of the validation split may have no score
+        wanted = {name for name in self.metrics if name.removeprefix("quality.") in scored or trial.role == "tuning"}
+        wanted = {name for name in wanted if name.startswith("quality.")}
         return found if found is None or found["status"] != "ok" or wanted <= set(found["readings"]) else None
 
     def measure(self, params: dict, knobs: dict) -> dict:
@@ -167,12 +169,11 @@ class Bench:
 
     def _write(self, trial: Trial, status: str, reason: str, readings: dict, shared: dict) -> dict:
         (case, knobs), *_ = trial.settings()
-        halved = trial.role == "measure" and self.source == HALVES
+        notes = ["quality on the held-out half of the samples"] if trial.role == "measure" and self.source == HALVES else None
         identity = self.runner._identity(trial, case, dict(knobs))
         self.journal.done.pop(identity, None)  # an earlier goal may have wanted less
         self.runner.write(
-            trial, status=status, reason=reason, case=case, knobs=dict(knobs), readings=readings, notes=["quality on the held-out half of the samples"] if halved else None,
-            **shared,
+            trial, status=status, reason=reason, case=case, knobs=dict(knobs), readings=readings, notes=notes, **shared
         )  # fmt: skip
         return self.journal.done[identity]
 

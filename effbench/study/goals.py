@@ -116,8 +116,8 @@ def constraint(text: str, task: TaskInfo) -> Constraint:
 
 
 def known(name: str, task: TaskInfo, where: str) -> str:
-    """The metric's full name; `recall@10` stands for `quality.recall@10`."""
-    qualities = [f"quality.{metric}" for metric in task.metrics]
+    """The metric's full name; `recall@10` stands for `quality.recall@10`. What the task's tuning looks at is a quality too."""
+    qualities = [f"quality.{metric}" for metric in dict.fromkeys((*task.metrics, *filter(None, [task.objective])))]
     if f"quality.{name}" in qualities:
         return f"quality.{name}"
     serve = "serve" in task.phases

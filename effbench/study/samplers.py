@@ -57,7 +57,7 @@ def tpe(space: Space, wish: Wish, trials: int, seed: int, known: Sequence = ()) 
     import optuna
 
     startup = min(10, max(2, trials // 3))
-    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, constraints_func=broken)
+    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, **constrained(optuna))
     yield from study(optuna, sampler, space, wish, trials)
 
 
@@ -65,12 +65,15 @@ def nsga2(space: Space, wish: Wish, trials: int, seed: int, known: Sequence = ()
     """Optuna's NSGA-II, with the constraints as constraints and a small population."""
     import optuna
 
-    sampler = optuna.samplers.NSGAIISampler(seed=seed, population_size=POPULATION, constraints_func=broken)
+    sampler = optuna.samplers.NSGAIISampler(seed=seed, population_size=POPULATION, **constrained(optuna))
     yield from study(optuna, sampler, space, wish, trials)
 
 
-def broken(trial) -> list[float]:
-    return trial.user_attrs["broken"]
+def constrained(optuna) -> dict:
+    """How a sampler of this version hears of constraints: from 5.0 on each trial says it itself."""
+    if hasattr(optuna.trial.Trial, "set_constraint"):
+        return {}
+    return {"constraints_func": lambda trial: [value for name, value in trial.user_attrs.items() if name.startswith("over ")]}
 
 
 def study(optuna, sampler, space: Space, wish: Wish, trials: int) -> Sampler:
@@ -88,8 +91,9 @@ def study(optuna, sampler, space: Space, wish: Wish, trials: int) -> Sampler:
         values = yield point, None
         seen.add(point)
         loss = wish.loss(values)
-        distances = [constraint.distance(values.get(constraint.metric)) for constraint in wish.constraints]
-        trial.set_user_attr("broken", [min(distance, 1e9) for distance in distances])
+        tell = getattr(trial, "set_constraint", trial.set_user_attr)
+        for constraint in wish.constraints:
+            tell(f"over {constraint}", min(constraint.distance(values.get(constraint.metric)), 1e9))
         if math.isfinite(loss):
             made.tell(trial, loss)
         else:
