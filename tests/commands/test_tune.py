@@ -79,6 +79,18 @@ def test_a_search_finds_the_cheapest_feasible_setting_and_resumes(toys):
     assert other["tuning"]["quality.recall@5"] == max(r["readings"]["quality.recall@5"]["value"] for r in tried)
 
 
+def test_an_interrupted_model_search_goes_on_as_if_it_had_not_been(toys):
+    words = (*SEARCH, "--param", "partitions=4,8", "--trials", "7")
+    whole = run(*words, out=toys / "out")
+    path = toys / "out" / "records.jsonl"
+    tried = [line for line in path.read_text().splitlines(keepends=True) if '"role":"tuning"' in line]
+    path.write_text("".join(tried[:4]))
+    resumed = run(*words, out=toys / "out")
+    assert resumed["measured"] == whole["measured"] - 4
+    assert [r["knobs"] for r in records(toys / "out", "tuning")] == [json.loads(line)["knobs"] for line in tried]
+    assert resumed["params"] | resumed["knobs"] == whole["params"] | whole["knobs"]
+
+
 def test_what_is_printed_is_a_suite_that_runs_these_settings(toys):
     found = run(*SEARCH, "--param", "partitions=4,8", "--param", "loss=exact", "--trials", "6", out=toys / "out")
     assert set(found["params"]) == {"partitions", "loss"}
