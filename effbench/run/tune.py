@@ -21,7 +21,7 @@ from ..plan.trial import Trial
 from .assemble import Timing
 from .journal import Journal
 from .schedule import Runner
-from .supervisor import Child, Lost
+from .supervisor import Child, Lost, apart
 
 TURNS, LAST_TURNS = 3, 10  # timed turns of a trial, and of the held-out measurement
 VALIDATION, HALVES, SEEDS = "validation", "halves", "seeds"
@@ -154,8 +154,9 @@ class Bench:
     def _serve(self, child: Child, trial: Trial, part: str, turns: int) -> dict:
         (case, pairs), *_ = trial.settings()
         knobs, timing, limits = [list(pair) for pair in self._all_knobs(pairs)], Timing(), self.runner.plan.suite.limits
-        for number in range(turns):
-            timing.add(child.ask("turn", case=case, knobs=knobs, seconds=limits.turn, first=number))
+        with apart(trial.threads):
+            for number in range(turns):
+                timing.add(child.ask("turn", case=case, knobs=knobs, seconds=limits.turn, first=number))
         answer = child.ask("finish", case=case, knobs=knobs, energy=0.0, part=part)
         readings = {**timing.readings(answer["readings"]["serve.items"]["value"]), **answer["readings"]}
         cpu = readings["serve.latency"].get("cpu")

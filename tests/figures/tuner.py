@@ -17,7 +17,7 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from effbench.commands import tuning
+from effbench.commands import choosing, tuning
 from effbench.measure.host import environment_key, fingerprint
 from effbench.plan.registry import Registry
 from effbench.run import provenance
@@ -84,7 +84,7 @@ def compare(bench: Bench, space, registry, answers: list[dict], chosen) -> dict:
     task = registry.task("vector-search")
     points = list(space.points())
     tuned = {
-        point: tuning.values_of(bench.measure({}, space.settings(point)), goals.wish(task, "", METRIC, [f"{RECALL}>=0"]))
+        point: choosing.values_of(bench.measure({}, space.settings(point)), goals.wish(task, "", METRIC, [f"{RECALL}>=0"]))
         for point in points
     }
     grid_seconds = bench.seconds
