@@ -116,7 +116,8 @@ def conclude(bench, options: Options, wish, space, asked: list[dict], progress) 
         "task": bench.template.task, "method": bench.template.method, "data": str(bench.template.data), "size": options.size,
         "device": options.device, "case": bench.case, "seed": options.seed, "wish": str(wish), "sampler": options.sampler,
         "trials": len(asked), "grid": space.size, "split": bench.source,
-        "cost_model": str(model) if model else "", "failed": sum(item["record"]["status"] not in ("ok", "unstable") for item in asked),
+        "cost_model": str(model) if model else "",
+        "failed": sum(item["record"]["status"] not in ("ok", "unstable") for item in asked),
     }  # fmt: skip
 
     def wanted(values: dict) -> dict:
@@ -146,9 +147,11 @@ def conclude(bench, options: Options, wish, space, asked: list[dict], progress) 
         c.met(held_out[c.metric]) for c in wish.constraints if held_out[c.metric] is not None
     )
     return found | {
-        "feasible": True, "params": params, "knobs": knobs, "predicted": item["predicted"] or wanted(measured[best][1]),
+        "feasible": True, "params": params, "knobs": knobs,
+        "predicted": item["predicted"] or wanted(measured[best][1]),
         "modelled": item["predicted"] is not None, "tuning": wanted(item["values"]), "held_out": wanted(held_out),
-        "held_out_status": record["status"], "held_out_reason": record["reason"], "held_out_feasible": kept, "held_out_qualities": qualities,
+        "held_out_status": record["status"], "held_out_reason": record["reason"], "held_out_feasible": kept,
+        "held_out_qualities": qualities,
         "units": {name: item["record"]["readings"].get(name, {}).get("unit", "1") for name in wish.metrics},
         "toml": suite_lines(bench.template, params, knobs),
     }  # fmt: skip

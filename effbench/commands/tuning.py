@@ -70,13 +70,13 @@ def command(
 ) -> None:
     """Choose knobs and params of a method under constraints; judge the choice once on held-out data.
 
-    Example:  effbench tune vector-search ivf --maximize serve.throughput --subject-to "recall@10>=0.95" --knob leaves=1,2,4,8,16,32,64
+    Example:  effbench tune vector-search ivf --maximize serve.throughput --subject-to "recall@10>=0.95" --knob leaves=1,2,4,8,16,32
 
-    Exit codes: 0 found; 1 no measured setting meets the constraints; 2 a mistake in the command; 3 interrupted, the same command resumes.
+    Exit codes: 0 found; 1 no measured setting meets the constraints; 2 a mistake in the command; 3 interrupted, resumable.
     """
     options = Options(
-        task, method, maximize, minimize, tuple(subject_to or ()), sampler, trials, tuple(knob or ()), tuple(param or ()), case, data,
-        size, device, threads, seed, budget, out, fresh, quiet or as_json,
+        task, method, maximize, minimize, tuple(subject_to or ()), sampler, trials, tuple(knob or ()), tuple(param or ()), case,
+        data, size, device, threads, seed, budget, out, fresh, quiet or as_json,
     )  # fmt: skip
     try:
         found = tune(options)

@@ -39,7 +39,7 @@ class CostModel:
 
 
 def fit(metric: str, measured: Sequence[Values]) -> CostModel | None:
-    """Prices that are not negative, by least squares of relative errors; None where there is too little to fit, or it fits badly."""
+    """Prices that are not negative, by least squares of relative errors; None where too little is there, or it fits badly."""
     if metric not in MODELLED:
         return None
     rows = [values for values in measured if (values.get(metric) or 0) > 0]

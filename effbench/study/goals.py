@@ -1,4 +1,4 @@
-"""What a person wants of a setting: one metric made large or small, others within bounds; and which of the measured settings wins."""
+"""What a person wants of a setting: one metric large or small, others within bounds; and which measured setting wins."""
 
 from __future__ import annotations
 

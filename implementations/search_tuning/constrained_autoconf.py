@@ -1,7 +1,7 @@
 """Constrained auto-configuration: the knobs of a multi-level index from one Lagrange multiplier, without trying settings.
 
-Each level keeps the best t of what it sees. Recall is modelled as the product over levels of P[rank of a true neighbour < t], cost as
-the bytes read; after a logarithm both are sums, so for a multiplier each level is minimised alone, and sweeping the multiplier gives
+Each level keeps the best t of what it sees. Recall is modelled as the product over levels of P[rank of a true neighbour < t],
+cost as the bytes read; after a logarithm both are sums, so for a multiplier each level is minimised alone, and sweeping it gives
 every tuning on the lower hull. Sun, Guo and Kumar, "Automating Nearest Neighbor Search Configuration with Constrained Optimization"
 (ICLR 2023), arXiv 2301.01702; formulas derived anew, since only its abstract could be read. Ranks of level 1 are counted in
 partitions. Left out: mean of log recalls per query in place of the log of their mean, deeper hierarchies, billions of rows.

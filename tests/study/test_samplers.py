@@ -219,7 +219,8 @@ def test_wishes_prefer_the_feasible_then_the_nearest():
     wish = Wish("size.bytes", "lower", (Constraint("quality.a", ">=", 0.8), Constraint("serve.cpu", "<=", 2.0)))
     measured = [
         ((0,), {"size.bytes": 1, "quality.a": 0.7, "serve.cpu": 1}), ((1,), {"size.bytes": 9, "quality.a": 0.9, "serve.cpu": 2}),
-        ((2,), {"size.bytes": 5, "quality.a": 0.8, "serve.cpu": 1}), ((3,), {"size.bytes": None, "quality.a": None, "serve.cpu": None}),
+        ((2,), {"size.bytes": 5, "quality.a": 0.8, "serve.cpu": 1}),
+        ((3,), {"size.bytes": None, "quality.a": None, "serve.cpu": None}),
     ]  # fmt: skip
     assert wish.best(measured) == 2
     assert wish.best(measured[:1]) is None and wish.nearest(measured[:1]) == 0

@@ -1,4 +1,4 @@
-"""Tuning an index under a constraint: the table, the Lagrangian sweep and the fairness of trials. Oracles reject broken variants."""
+"""Tuning an index under a constraint: the table, the Lagrangian sweep, fair trials. Oracles reject broken variants."""
 
 import itertools
 from types import SimpleNamespace
