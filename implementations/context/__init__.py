@@ -1,1 +1,1 @@
-"""Where an answer comes from: a context, the parameters, or a memory of modules."""
+"""Models that read a context: encoded before the question is known, or together with it."""
