@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from effbench import Log, Step, param
+from effbench import Choice, Log, Step, param
 
 from . import network
 from .task import Selector
@@ -32,7 +32,7 @@ class Rounds(Selector):
 
     selection_rate = param(0.003, tune=Log(0.0003, 0.03))  # Adam's, of the selection run
     selection_share = param(1.0)  # steps of the selection run over those of the final training
-    warm_up = param(0.1)
+    warm_up = param(0.1, tune=Choice(0.1, 0.3, 0.5))  # share of the steps; 0.1 is the source's
     features_per_round = param(1, sweep=(1, 5))
     restart = False  # a new network for every round, and the whole number of steps for each
     early = False  # pick at the first step of a round, not after its last
