@@ -186,7 +186,7 @@ class FeatureSelection(Task):
         Data("digits", {"k": 10, "hidden": 67, "batch": 64}),
         Data("breast-cancer", {"k": 5, "hidden": 67, "batch": 64}),
         Data("wine", {"k": 4, "hidden": 67, "batch": 64}),
-        Data("redundancy", {"k": 7, "hidden": 67, "batch": 64, "rows": 4000, "columns": 100}),
+        Data("redundancy", {"k": 7, "hidden": 67, "batch": 64, "rows": 16000, "columns": 100}),
         Data("satellite", {"k": 6, "hidden": 67, "batch": 64}, needs=("satellite",)),
         Data("fashion-mnist", {"k": 50, "hidden": 67, "batch": 128, "rows": 10000}, needs=("fashion-mnist",)),
     )
