@@ -46,6 +46,19 @@ def represent(method, inputs, m: int):
     return z, F.linear(z, head, offset)
 
 
+@torch.inference_mode()
+def scores_by_size(method, inputs: np.ndarray) -> dict[int, np.ndarray]:
+    """Class scores [n, classes] of every size; a network that serves several sizes runs once."""
+    found: dict[int, list] = {m: [] for m in method.tables}
+    for start in range(0, len(inputs), AT_ONCE):
+        part, seen = method.run.put(inputs[start : start + AT_ONCE]), {}
+        for m, (net, weight, bias, head, offset) in method.tables.items():
+            if id(net) not in seen:
+                seen = {id(net): trunk(net, part)}
+            found[m].append(method.run.numpy(F.linear(F.linear(seen[id(net)], weight, bias), head, offset)))
+    return {m: np.concatenate(parts) for m, parts in found.items()}
+
+
 def represent_all(method, inputs: np.ndarray, m: int) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings [n, m] and class scores [n, classes] of all inputs, numpy. Wrong where they do not fit or are not finite."""
     found = []

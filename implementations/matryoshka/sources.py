@@ -77,7 +77,7 @@ def split(data: Data, size: str) -> dict[str, Part]:
         check(data, rows, most)
         keep = np.r_[order[:rows], order[most:]]
         # Unit vectors have entries of about 1 / sqrt(384): scaled to unit variance for a common learning rate.
-        inputs = arrays["vectors"][keep] * np.float32(np.sqrt(arrays["vectors"].shape[1]))
+        inputs = arrays["vectors"][keep].astype(np.float32) * np.float32(np.sqrt(arrays["vectors"].shape[1]))
         return cut(inputs, arrays["labels"][keep], rows, rows + (len(keep) - rows) // 2)
     raise DataError(f"no data set '{data.name}'", where="matryoshka", remedy="(known: digits, fashion-mnist, glosses)")
 
