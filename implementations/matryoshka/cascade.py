@@ -86,6 +86,10 @@ class Cascade(AdaptiveClassifier):
             raise ValueError(f"slack={self.slack} must not be negative")
         self.thresholds = thresholds(self.confidence, self.right, self.slack)
 
+    def encoded(self, m):
+        """Separate networks run one after the other; a Matryoshka encoder runs once, in full."""
+        return tuple(size for size in self.sizes if size <= m) if self.family == "separate" else (self.sizes[-1],)
+
     @torch.inference_mode()
     def classify(self, embeddings):
         z = self.accept(embeddings)

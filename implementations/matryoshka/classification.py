@@ -35,7 +35,7 @@ class Hidden:
     embeddings: dict[str, np.ndarray]
     labels: np.ndarray
     reference: float  # accuracy on the test part of the network trained for the full size
-    encoder_flops: float
+    encoder_flops: dict[int, float]  # of one sample: one encoder with m outputs
 
 
 class AdaptiveClassifier(Method):
@@ -47,6 +47,10 @@ class AdaptiveClassifier(Method):
     def classify(self, embeddings: dict[str, Any]):
         """family -> embeddings [b, ...] on the device. (classes int64 [b], dimensions int64 [b])."""
         raise NotImplementedError(f"method '{self.name}' has no classify()")
+
+    def encoded(self, m: int) -> tuple[int, ...]:
+        """The lengths of the encoders that have run when a sample is classified with m dimensions."""
+        return (m,)
 
     def skip(self, given: Given) -> str:
         return "" if self.run.dtype == "float32" else f"classifies in float32 only, not {self.run.dtype}"
@@ -98,20 +102,24 @@ class AdaptiveClassification(Task):
         spec, parts, trained, arrays = material.made(data, size, run)
         test = parts["test"].first(TESTED[size])
         arrays["test"] = {family: array[: len(test)] for family, array in arrays["test"].items()}
-        heads = {f"{name}/{key}": run.numpy(array) for name, (_, head) in trained.items() for key, array in head.arrays().items()}
+        heads = {
+            f"{name}/{key}": array.cpu().numpy() for name, (_, head) in trained.items() for key, array in head.arrays().items()
+        }
         return {
             **material.kept(arrays, {"validation": "validation", "test": "test"}, FAMILIES),
             **heads,
             "validation-labels": parts["validation"].labels,
             "test-labels": test.labels,
             "sizes": np.array(spec.sizes),
-            "encoder-flops": float(forward_flops(spec, spec.d)),
+            "encoder-flops": np.array([forward_flops(spec, m) for m in spec.sizes], np.float64),
         }
 
     def given(self, data, size, seed, prepared) -> Given:
         sizes = tuple(int(m) for m in prepared["sizes"])
         validation = {family: prepared[f"validation-{family}"] for family in FAMILIES}
-        return Given(validation, prepared["validation-labels"], {family: heads_of(prepared, family, sizes) for family in FAMILIES}, sizes)
+        return Given(
+            validation, prepared["validation-labels"], {family: heads_of(prepared, family, sizes) for family in FAMILIES}, sizes
+        )
 
     def hidden(self, data, size, seed, prepared) -> Hidden:
         embeddings = {family: prepared[f"test-{family}"] for family in FAMILIES}
@@ -119,12 +127,13 @@ class AdaptiveClassification(Task):
         weight, bias = heads_of(prepared, "separate", sizes)[sizes[-1]]
         z = embeddings["separate"][:, material.columns("separate", sizes[-1], sizes)]
         reference = ((z @ weight.T + bias).argmax(1) == prepared["test-labels"]).mean()
-        return Hidden(embeddings, prepared["test-labels"], float(reference), float(prepared["encoder-flops"]))
+        return Hidden(embeddings, prepared["test-labels"], float(reference), dict(zip(sizes, prepared["encoder-flops"].tolist())))
 
     def batches(self, case, hidden, run) -> list:
         count, batch = len(hidden.labels) // case["batch"], case["batch"]
         return [
-            {family: run.put(array[i * batch : (i + 1) * batch]) for family, array in hidden.embeddings.items()} for i in range(count)
+            {family: run.put(array[i * batch : (i + 1) * batch]) for family, array in hidden.embeddings.items()}
+            for i in range(count)
         ]
 
     def bad_batches(self, case, hidden, run) -> dict:
@@ -141,12 +150,13 @@ class AdaptiveClassification(Task):
     def score(self, method, given, hidden, case, outputs) -> dict:
         found = [checked(*(np.asarray(one) for one in out), case["batch"], given) for out in outputs]
         classes, dimensions = (np.concatenate(parts) for parts in zip(*found))
+        encoders = {m: sum(hidden.encoder_flops[k] for k in method.encoded(m)) for m in given.sizes}
         right = (classes == hidden.labels[: len(classes)]).astype(np.float64)
         return {
             "accuracy": right,
             "relative-accuracy": right / max(hidden.reference, 1e-12),
             "expected-dimensions": dimensions.astype(np.float64),
-            "encoder-flops": hidden.encoder_flops,
+            "encoder-flops": np.array([encoders[m] for m in dimensions.tolist()]),
         }
 
 
@@ -161,7 +171,9 @@ def heads_of(prepared: dict, family: str, sizes: tuple[int, ...]) -> dict[int, t
 
 def checked(classes: np.ndarray, dimensions: np.ndarray, batch: int, given: Given) -> tuple[np.ndarray, np.ndarray]:
     if classes.shape != (batch,) or dimensions.shape != (batch,) or classes.dtype.kind != "i" or dimensions.dtype.kind != "i":
-        raise Wrong(f"classes {classes.dtype} {classes.shape} and dimensions {dimensions.dtype} {dimensions.shape} for {batch} samples")
+        raise Wrong(
+            f"classes {classes.dtype} {classes.shape} and dimensions {dimensions.dtype} {dimensions.shape} for {batch} samples"
+        )
     if not np.isin(dimensions, given.sizes).all():
         raise Wrong(f"dimensions that are none of the sizes {given.sizes}")
     if classes.min() < 0 or classes.max() >= len(next(iter(given.heads["mrl"].values()))[1]):

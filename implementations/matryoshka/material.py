@@ -6,6 +6,7 @@ the plain full-size model. All get the same steps at a fixed rate; nobody is cha
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,24 @@ RATE = 0.02
 FAMILIES = ("mrl", "plain", "separate")  # embeddings that are made: [n, d], [n, d], and one size after the other [n, 2 d - 2]
 
 
-def networks(given_train: Part, spec: Encoder, steps: int, run) -> dict[str, tuple]:
-    """family -> (networks, heads), trained and in eval mode."""
+@dataclass(frozen=True)
+class Bench:
+    """What training asks of a run, in PyTorch whatever the framework of the method for which the material is made."""
+
+    device: str
+    seed: int
+
+    def put(self, array: np.ndarray):
+        import torch
+
+        return torch.from_numpy(array.copy()).to(self.device)
+
+    def numpy(self, tensor) -> np.ndarray:
+        return tensor.detach().cpu().numpy()
+
+
+def networks(train: Part, spec: Encoder, steps: int, run) -> dict[str, tuple]:
+    """arm -> (networks, heads), trained and in eval mode."""
     import torch
 
     from .encoder import network
@@ -39,7 +56,7 @@ def networks(given_train: Part, spec: Encoder, steps: int, run) -> dict[str, tup
         def loss(x, y, arm=arm, nets=nets, heads=heads):
             return arm.loss(nets, heads, x, y)
 
-        for _ in optimise(modules, loss, given_train, steps=steps, learning_rate=RATE, seed=run.seed, run=run):
+        for _ in optimise(modules, loss, train, steps=steps, learning_rate=RATE, seed=run.seed, run=run):
             pass
         found[arm.name] = nets, heads
     return found
@@ -65,9 +82,9 @@ def embeddings(trained: dict, inputs: np.ndarray, run) -> dict[str, np.ndarray]:
 def made(data: Data, size: str, run) -> tuple[Encoder, dict[str, Part], dict, dict[str, dict[str, np.ndarray]]]:
     """The encoder's shape, the parts of the data, the trained networks, and part -> family -> embeddings."""
     parts = split(data, size)
-    spec = encoder(data, parts)
-    trained = networks(parts["train"], spec, STEPS[size], run)
-    return spec, parts, trained, {name: embeddings(trained, part.inputs, run) for name, part in parts.items()}
+    spec, bench = encoder(data, parts), Bench(run.device, run.seed)
+    trained = networks(parts["train"], spec, STEPS[size], bench)
+    return spec, parts, trained, {name: embeddings(trained, part.inputs, bench) for name, part in parts.items()}
 
 
 def columns(family: str, m: int, sizes: tuple[int, ...]) -> slice:

@@ -15,7 +15,6 @@ import numpy as np
 from effbench import Case, Data, Method, Metric, Task, Wrong, param
 
 from . import material
-from .sources import Encoder
 
 K = 10
 QUERIES = {"smoke": 256, "quick": 1024, "full": 4096}

@@ -90,5 +90,6 @@ def check(data: Data, rows: int, most: int) -> None:
 def cut(inputs, labels, first: int, second: int) -> dict[str, Part]:
     ends = {"train": slice(0, first), "validation": slice(first, second), "test": slice(second, None)}
     return {
-        name: Part(np.ascontiguousarray(inputs[rows], dtype=np.float32), labels[rows].astype(np.int64)) for name, rows in ends.items()
+        name: Part(np.ascontiguousarray(inputs[rows], dtype=np.float32), labels[rows].astype(np.int64))
+        for name, rows in ends.items()
     }
