@@ -31,7 +31,7 @@ class AdaptiveRetrieval(TableRetriever):
         ),
         Claim(
             text="That mAP@10 with 1/32 of the FLOPs of the full embedding (ImageNet-4K; 1/125.5 on ImageNet-1K). N D / (N D_s + K D_r) "
-            "bounds it here: 20,000 rows of 64 numbers permit 1/7.4 with D_s = 8; 90,000 of 256 permit 1/29.",
+            "bounds it here: 20,000 rows of 64 numbers permit 1/7.4 with D_s = 8; 30,000 of 256 permit 1/26.",
             source="Kusupati et al. (arXiv:2205.13147), Fig. 8, the authors' data sheets; ResNet50",
             parts=(
                 Bound("serve.flops", "<=", 0.03125, over="single-shot", at="quality.relative-map@10 >= .994",

@@ -83,7 +83,8 @@ class AdaptiveClassification(Task):
     title = "Classification with as many dimensions as a sample needs"
     interface = AdaptiveClassifier
     data = (
-        Data("fashion-mnist", {"rows": 10000, "width": 4, "d": 64}, needs=("fashion-mnist",)),
+        Data("fashion-mnist", {"rows": 10000, "width": 256, "d": 64}, needs=("fashion-mnist",)),
+        Data("fashion-mnist-cnn", {"rows": 10000, "width": 16, "d": 64}, needs=("fashion-mnist",)),
         Data("glosses", {"rows": 90000, "width": 256, "d": 256}, needs=("glosses-384",)),
         Data("digits", {"width": 64, "d": 64}),
     )

@@ -15,8 +15,8 @@ from effbench import Data
 
 from .sources import Encoder, Part, encoder, split
 
-STEPS = {"smoke": 60, "quick": 200, "full": 2000}
-RATE = 0.02
+STEPS = {"smoke": 60, "quick": 600, "full": 2000}
+RATE = 0.01
 FAMILIES = ("mrl", "plain", "separate")  # embeddings that are made: [n, d], [n, d], and one size after the other [n, 2 d - 2]
 
 

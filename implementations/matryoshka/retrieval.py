@@ -1,6 +1,6 @@
-"""Retrieval by class with embeddings that may be cut: find, for every query, 10 gallery rows that share its label.
+"""Retrieval with embeddings that may be cut: find, for every query, the gallery rows that share its label, in 10 answers.
 
-The gallery is the training part, queries are unseen. Similarity is the cosine of what is compared: a prefix is scaled to unit length
+By class, the gallery is the training part and queries are unseen; `gloss-examples` asks for the one right gloss. Similarity is the cosine of what is compared: a prefix is scaled to unit length
 anew. All encoders are prepared (`material.py`). The timed call begins with the query's full embedding: the encoder's work, the same
 for all arms with one encoder, stands in `encoder-flops`, so that nobody forgets it.
 """
@@ -81,8 +81,10 @@ class EmbeddingRetrieval(Task):
     title = "Retrieval with embeddings that may be cut short"
     interface = Retriever
     data = (
-        Data("fashion-mnist", {"rows": 20000, "width": 4, "d": 64}, needs=("fashion-mnist",)),
-        Data("glosses", {"rows": 90000, "width": 256, "d": 256}, needs=("glosses-384",)),
+        Data("fashion-mnist", {"rows": 20000, "width": 256, "d": 64}, needs=("fashion-mnist",)),
+        Data("fashion-mnist-cnn", {"rows": 20000, "width": 16, "d": 64}, needs=("fashion-mnist",)),
+        Data("gloss-examples", {"rows": 30000, "d": 256}, needs=("glosses-384",)),
+        Data("glosses", {"rows": 30000, "width": 256, "d": 256}, needs=("glosses-384",)),
         Data("digits", {"width": 64, "d": 64}),
     )
     cases = (Case("batch-64", {"batch": 64}), Case("one-by-one", {"batch": 1}, ("quick", "full")))
@@ -96,19 +98,28 @@ class EmbeddingRetrieval(Task):
     baselines = ("single-shot",)
 
     def prepare(self, data, size, seed, run) -> dict[str, Any]:
-        from .encoder import forward_flops
+        count = QUERIES[size]
+        if data.name == "gloss-examples":
+            from . import examples
 
-        spec, parts, _, arrays = material.made(data, size, run)
-        test = parts["test"].first(QUERIES[size])
-        arrays["test"] = {family: array[: len(test)] for family, array in arrays["test"].items()}
-        found = material.kept(arrays, {"train": "gallery", "test": "queries"}, material.FAMILIES)
+            spec, sets, labels = examples.made(data, size, run)
+            sets["queries"] = {family: array[:count] for family, array in sets["queries"].items()}
+            gallery_labels, labels = np.arange(data.args["rows"])[: len(sets["gallery"]["mrl"])], labels[:count]
+            flops = [2.0 * spec.inputs * m for m in spec.sizes]
+        else:
+            from .encoder import forward_flops
+
+            spec, parts, _, arrays = material.made(data, size, run)
+            test = {family: array[:count] for family, array in arrays["test"].items()}
+            sets, labels = {"gallery": arrays["train"], "queries": test}, parts["test"].labels[:count]
+            gallery_labels, flops = parts["train"].labels, [float(forward_flops(spec, m)) for m in spec.sizes]
         return {
-            **found,
-            "gallery-labels": parts["train"].labels,
-            "query-labels": test.labels,
-            "exact": exact(found["gallery-mrl"], found["queries-mrl"]),
+            **{f"{name}-{family}": sets[name][family] for name in sets for family in material.FAMILIES},
+            "gallery-labels": gallery_labels,
+            "query-labels": labels,
+            "exact": exact(sets["gallery"]["mrl"], sets["queries"]["mrl"]),
             "sizes": np.array(spec.sizes),
-            "encoder-flops": np.array([forward_flops(spec, m) for m in spec.sizes], np.float64),
+            "encoder-flops": np.array(flops),
         }
 
     def given(self, data, size, seed, prepared) -> Given:
@@ -145,8 +156,11 @@ class EmbeddingRetrieval(Task):
         query = np.concatenate(rows)
         labels = hidden.labels[query, None]
         relevant = (hidden.gallery_labels[ids] == labels) & (ids >= 0)
-        reference = average_precision(hidden.gallery_labels[hidden.exact] == hidden.labels[:, None]).mean()
-        precision = average_precision(relevant)
+        known, count = np.unique(hidden.gallery_labels, return_counts=True)
+        there = dict(zip(known.tolist(), count.tolist()))
+        possible = np.array([there.get(label, 0) for label in hidden.labels.tolist()])
+        reference = average_precision(hidden.gallery_labels[hidden.exact] == hidden.labels[:, None], possible).mean()
+        precision = average_precision(relevant, possible[query])
         return {
             "map@10": precision,
             "relative-map@10": precision / max(float(reference), 1e-12),
@@ -173,10 +187,14 @@ def checked(ids: np.ndarray, count: int, gallery: int) -> np.ndarray:
     return ids.astype(np.int64)
 
 
-def average_precision(relevant: np.ndarray) -> np.ndarray:
-    """AP@K of each query, [q]: the precision at every relevant place, summed and divided by K (every class has K rows and more)."""
-    hits = relevant.cumsum(1) / np.arange(1, relevant.shape[1] + 1)
-    return (hits * relevant).sum(1) / relevant.shape[1]
+def average_precision(relevant: np.ndarray, possible: np.ndarray) -> np.ndarray:
+    """AP@K [q]: the precision at every relevant place, summed and divided by K, or by how many relevant rows there are, if fewer.
+
+    With one right answer this is its reciprocal rank.
+    """
+    k = relevant.shape[1]
+    hits = relevant.cumsum(1) / np.arange(1, k + 1)
+    return (hits * relevant).sum(1) / np.clip(possible, 1, k)
 
 
 def exact(gallery: np.ndarray, queries: np.ndarray, block: int = 256) -> np.ndarray:

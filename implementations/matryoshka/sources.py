@@ -48,10 +48,12 @@ def encoder(data: Data, parts: dict[str, Part]) -> Encoder:
     shape, d, width = parts["train"].inputs.shape, data.args["d"], data.args["width"]
     if d < 4 or d & (d - 1):
         raise DataError(f"d={d}", where=str(data), remedy="Use a power of two, at least 4: sizes are halved.")
-    if not width > 0:
-        raise DataError(f"width={width}", where=str(data), remedy="Use a positive width.")
+    side = shape[-1] if len(shape) == 4 else 0
+    if (4 if side else 1) * width < d:
+        remedy = f"Use at least {d // 4 if side else d}, or embeddings of fewer numbers."
+        raise DataError(f"width={width} gives fewer hidden numbers than d={d}", where=str(data), remedy=remedy)
     classes = int(max(part.labels.max() for part in parts.values())) + 1
-    return Encoder(int(np.prod(shape[1:])), width, d, classes, side=shape[-1] if len(shape) == 4 else 0)
+    return Encoder(int(np.prod(shape[1:])), width, d, classes, side=side)
 
 
 def split(data: Data, size: str) -> dict[str, Part]:
@@ -62,14 +64,15 @@ def split(data: Data, size: str) -> dict[str, Part]:
         inputs = (arrays["images"][order] / 16 - 0.305) / 0.376
         return cut(inputs, arrays["labels"][order], SMOKE_ROWS, 1250)
     rows = min(data.args["rows"], SMOKE_ROWS) if size == "smoke" else data.args["rows"]
-    if data.name == "fashion-mnist":
+    if data.name in ("fashion-mnist", "fashion-mnist-cnn"):
         arrays = effbench.dataset("fashion-mnist")
         images = np.concatenate((arrays["train_images"], arrays["test_images"]))[:, None]
         labels = np.concatenate((arrays["train_labels"], arrays["test_labels"]))
         most = len(arrays["train_labels"]) - VALIDATION
         check(data, rows, most)
         keep = np.r_[:rows, most : len(labels)]
-        return cut((images[keep].astype(np.float32) / 255 - 0.286) / 0.353, labels[keep], rows, rows + VALIDATION)
+        pixels = (images[keep].astype(np.float32) / 255 - 0.286) / 0.353
+        return cut(pixels if data.name.endswith("cnn") else pixels.reshape(len(keep), -1), labels[keep], rows, rows + VALIDATION)
     if data.name == "glosses":
         arrays = effbench.dataset("glosses-384")
         order = np.random.default_rng(0).permutation(len(arrays["labels"]))
@@ -79,7 +82,9 @@ def split(data: Data, size: str) -> dict[str, Part]:
         # Unit vectors have entries of about 1 / sqrt(384): scaled to unit variance for a common learning rate.
         inputs = arrays["vectors"][keep].astype(np.float32) * np.float32(np.sqrt(arrays["vectors"].shape[1]))
         return cut(inputs, arrays["labels"][keep], rows, rows + (len(keep) - rows) // 2)
-    raise DataError(f"no data set '{data.name}'", where="matryoshka", remedy="(known: digits, fashion-mnist, glosses)")
+    raise DataError(
+        f"no data set '{data.name}'", where="matryoshka", remedy="(known: digits, fashion-mnist, fashion-mnist-cnn, glosses)"
+    )
 
 
 def check(data: Data, rows: int, most: int) -> None:

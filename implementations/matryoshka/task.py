@@ -40,7 +40,7 @@ class Representation(Method):
     """
 
     backend = "torch"
-    learning_rate = param(0.02, tune=Log(0.002, 0.1))  # AdamW's; the same default and tuning range for every arm
+    learning_rate = param(0.01, tune=Log(0.001, 0.05))  # AdamW's; the same default and tuning range for every arm
 
     def represent(self, inputs, m: int):
         """Inputs as in `Part`, on the device -> embeddings [n, m] and class scores [n, classes]. What `Task.call` times."""
@@ -162,7 +162,8 @@ class PrefixRepresentations(Task):
     title = "Embeddings that may be cut short: quality at every length"
     interface = Representation
     data = (
-        Data("fashion-mnist", {"rows": 10000, "width": 8, "d": 64}, needs=("fashion-mnist",)),
+        Data("fashion-mnist", {"rows": 10000, "width": 256, "d": 64}, needs=("fashion-mnist",)),
+        Data("fashion-mnist-cnn", {"rows": 10000, "width": 16, "d": 64}, needs=("fashion-mnist",)),
         Data("glosses", {"rows": 90000, "width": 256, "d": 64}, needs=("glosses-384",)),
         Data("digits", {"width": 64, "d": 64}),
     )

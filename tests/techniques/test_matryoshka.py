@@ -251,6 +251,12 @@ def test_parts_are_disjoint_and_complete():
     assert {name: len(part) for name, part in parts.items()} == {"train": 1000, "validation": 250, "test": 547}
 
 
+def test_an_embedding_longer_than_what_it_is_made_of_is_an_error():
+    data = Data("digits", {"width": 8, "d": 16})
+    with pytest.raises(DataError, match="fewer hidden"):
+        sources.encoder(data, sources.split(data, "smoke"))
+
+
 @pytest.mark.parametrize("d", [0, 2, 24])
 def test_a_length_that_cannot_be_halved_is_an_error(d):
     data = Data("digits", {"width": 8, "d": d})

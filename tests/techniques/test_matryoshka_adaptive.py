@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from effbench_implementations.matryoshka import cascade as cascades
-from effbench_implementations.matryoshka import retrieval, tables
+from effbench_implementations.matryoshka import examples, retrieval, tables
 from effbench_implementations.matryoshka.adaptive_retrieval import AdaptiveRetrieval
 from effbench_implementations.matryoshka.adaptive_scann import AdaptiveScann
 from effbench_implementations.matryoshka.cascade import Cascade
@@ -15,7 +15,7 @@ from effbench_implementations.matryoshka.retrieval import EmbeddingRetrieval, Gi
 from effbench_implementations.matryoshka.single_shot import SingleShot
 from effbench_implementations.matryoshka.single_size import SingleSize
 
-from effbench import Run, Wrong
+from effbench import Data, Run, Wrong
 from effbench.backends import get
 from effbench.run.exercise import exercise
 
@@ -176,8 +176,63 @@ def test_the_funnel_halves_what_it_keeps():
 
 
 def test_average_precision():
-    relevant = np.array([[1, 0, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 1]], bool)
-    np.testing.assert_allclose(retrieval.average_precision(relevant), [(1 + 2 / 3) / 4, 0, 1, 0.25 / 4])
+    relevant = np.array([[1, 0, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 1], [0, 1, 0, 0]], bool)
+    possible = np.array([9, 9, 9, 9, 1])
+    np.testing.assert_allclose(retrieval.average_precision(relevant, possible), [(1 + 2 / 3) / 4, 0, 1, 0.25 / 4, 1 / 2])
+
+
+def senses(name):
+    """Glosses, and examples that are noisy copies of theirs in the first dimensions; some glosses have two."""
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((2000, 32)).astype(np.float16)
+    rows = np.sort(rng.permutation(np.r_[:1500, :500]))
+    asked = vectors[rows] + np.where(np.arange(32) < 16, 0.3, 1.5) * rng.standard_normal((2000, 32))
+    return {"vectors": vectors, "labels": rows % 45, "example_vectors": asked.astype(np.float16), "example_rows": rows}
+
+
+def test_examples_find_their_gloss(monkeypatch):
+    monkeypatch.setattr(examples.effbench, "dataset", senses)
+    data = Data("gloss-examples", {"rows": 2000, "d": 16})
+    glosses, train, test = examples.pairs(data, "smoke")
+    assert not set(train.labels) & set(test.labels), "a sense is asked for in training or in the test, never in both"
+    np.testing.assert_array_equal(train.inputs[:, 1], glosses[train.labels])
+    found = {}
+    for embedding in ("mrl", "separate"):
+        text, knobs = "gloss-examples(rows=2000, d=16)", ({"dims": 4}, {"dims": 0})
+        result = exercise(EmbeddingRetrieval, SingleShot, data=text, cases=("batch-64",), knobs=knobs, embedding=embedding)
+        found[embedding] = [result[("batch-64", tuple(knob.items()))]["quality.map@10"]["value"] for knob in knobs]
+    assert all(full > short for short, full in found.values()) and found["mrl"][1] > 0.3
+
+
+def is_the_loop_over_prefixes(loss):
+    rng = np.random.default_rng(0)
+    a, b = (torch.from_numpy(rng.standard_normal((6, 8))) for _ in range(2))
+    rows, expected = torch.tensor([0, 1, 2, 1, 4, 5]), 0.0
+    for m in (2, 8):
+        for i in range(6):
+            cosine = [float(a[i, :m] @ b[j, :m] / a[i, :m].norm() / b[j, :m].norm()) / 0.05 for j in range(6)]
+            others = [c for j, c in enumerate(cosine) if j == i or rows[j] != rows[i]]
+            expected += (np.log(np.sum(np.exp(others))) - cosine[i]) / 6
+    np.testing.assert_allclose(float(loss(a, b, rows, (2, 8))), expected, rtol=1e-9)
+
+
+def test_the_contrastive_loss_scales_every_prefix_anew():
+    def forgetful(a, b, rows, sizes):
+        return examples.contrastive_loss(torch.nn.functional.normalize(a), b, rows, sizes)
+
+    def unmasked(a, b, rows, sizes):
+        return examples.contrastive_loss(a, b, torch.arange(len(rows)), sizes)
+
+    def once(a, b, rows, sizes):
+        a, b = (torch.nn.functional.normalize(z) for z in (a, b))
+        scores = [a[:, :m] @ b[:, :m].T / 0.05 for m in sizes]
+        return sum(torch.nn.functional.cross_entropy(s, torch.arange(6)) for s in scores)
+
+    is_the_loop_over_prefixes(examples.contrastive_loss)
+    is_the_loop_over_prefixes(forgetful)  # a common scale changes nothing, since prefixes are scaled again
+    for broken in (unmasked, once):
+        with pytest.raises(AssertionError):
+            is_the_loop_over_prefixes(broken)
 
 
 @pytest.mark.parametrize("arm", [SingleShot, AdaptiveRetrieval, Funnel])
@@ -185,14 +240,14 @@ def test_average_precision():
 def test_retrieval_formulas_agree_with_the_counter(arm, embedding):
     settings = ({}, {"dims": 2})
     found = exercise(
-        EmbeddingRetrieval, arm, data="digits(width=8, d=16)", cases=("batch-64",), knobs=settings, embedding=embedding
+        EmbeddingRetrieval, arm, data="digits(width=16, d=16)", cases=("batch-64",), knobs=settings, embedding=embedding
     )
     for knobs in settings:
         assert found[("batch-64", tuple(knobs.items()))]["serve.flops"]["how"] == "formula, counter agrees"
 
 
 def test_the_full_embedding_of_mrl_is_the_reference_of_the_task():
-    found = exercise(EmbeddingRetrieval, SingleShot, data="digits(width=8, d=16)", cases=("batch-64",))[("batch-64", ())]
+    found = exercise(EmbeddingRetrieval, SingleShot, data="digits(width=16, d=16)", cases=("batch-64",))[("batch-64", ())]
     assert found["quality.recall@10"]["value"] > 0.999 and abs(found["quality.relative-map@10"]["value"] - 1) < 1e-3
 
 
@@ -320,7 +375,7 @@ def test_expected_dimensions_come_from_the_exits_and_flops_from_the_rows():
     knobs = ({"slack": 0.0}, {"slack": 0.05})
     for family in ("mrl", "mrl-e"):
         found = exercise(
-            AdaptiveClassification, Cascade, data="digits(width=8, d=16)", cases=("batch-64",), knobs=knobs, family=family
+            AdaptiveClassification, Cascade, data="digits(width=16, d=16)", cases=("batch-64",), knobs=knobs, family=family
         )
         for setting in knobs:
             readings = found[("batch-64", tuple(setting.items()))]
