@@ -80,7 +80,7 @@ class TpuKnn(VectorIndex):
         spare = self.groups * GROUP - self.rows
         vectors = torch.nn.functional.pad(self.plain, (0, 0, 0, spare))
         self.dealt = vectors.view(GROUP, self.groups, self.d).transpose(0, 1).reshape(-1, self.d)
-        self.dealt_bias = torch.nn.functional.pad(self.bias, (0, spare)).view(GROUP, -1).T.reshape(-1, 1)
+        self.dealt_bias = torch.nn.functional.pad(self.bias, (0, spare), value=torch.inf).view(GROUP, -1).T.reshape(-1, 1)
 
     def bins_used(self, k: int) -> int:
         """L for an answer of k rows."""
@@ -118,11 +118,12 @@ class TpuKnn(VectorIndex):
         count = min(k + MARGIN if self.metric == "l2" else k, self.kept * bins)
         groups = self._reduce(queries, bins, count)
         # The minimum of a group is known, its row is not yet: the rows of the chosen groups are scored again.
-        near = self.dealt.view(-1, GROUP * self.d).index_select(0, groups.view(-1)).view(len(queries), -1, self.d)
+        near = self._room("near", groups.numel() * GROUP * self.d).view(-1, GROUP * self.d)
+        torch.index_select(self.dealt.view(-1, GROUP * self.d), 0, groups.view(-1), out=near)
+        near = near.view(len(queries), -1, self.d)
         rows = groups[:, :, None] + torch.arange(0, GROUP * self.groups, self.groups, device=groups.device)
-        inside = rows < self.rows
-        bias = self.bias.take(rows.where(inside, 0)).masked_fill_(~inside, torch.inf)
-        scores = torch.baddbmm(bias.view(len(rows), -1, 1), near, queries[:, :, None], alpha=-1).view(rows.shape)
+        bias = self.dealt_bias.view(-1, GROUP).index_select(0, groups.view(-1)).view(len(queries), -1, 1)
+        scores = torch.baddbmm(bias, near, queries[:, :, None], alpha=-1).view(rows.shape)
         self.run.tally(rescored=rows.numel())
         if self.kept == 1:
             scores, best = scores.min(2)
@@ -164,16 +165,18 @@ class TpuKnn(VectorIndex):
         step = min(max(1, self.limits["scores"] // (GROUP * q * CHUNK)) * CHUNK, stop - start)
         room = self._room("scores", step * GROUP * q)
         column = -queries.T.contiguous()
+        whole = self.rows - (GROUP - 1) * self.groups  # groups from here on hold spare rows, which the bias keeps from winning
         for left in range(start, stop, step):
             right = min(left + step, stop)
             part = slice(left * GROUP, right * GROUP)
             block = room[: (right - left) * GROUP * q].view(-1, GROUP, q)
-            products(queries, column, self.dealt[part], self.dealt_bias[part] if self.metric == "l2" else None, block.view(-1, q))
-            for place in range(GROUP - 1, -1, -1):  # spare rows never win
-                first = max(left, self.rows - place * self.groups)
-                if first >= right:
-                    break
-                block[first - left :, place] = torch.inf
+            vectors, bias = self.dealt[part], self.dealt_bias[part]
+            if q == 1 and len(vectors) % CHUNK == 0:
+                score(queries, vectors, bias[:, 0], block.view(1, -1))  # has a kernel for one query
+            elif self.metric == "l2" or right > whole:
+                torch.addmm(bias, vectors, column, out=block.view(-1, q))
+            else:
+                torch.mm(vectors, column, out=block.view(-1, q))
             torch.amin(block, 1, out=minima[left - start : right - start])
         return minima
 
@@ -199,16 +202,6 @@ class TpuKnn(VectorIndex):
         self.accept(given)
         with np.load(folder / "index.npz", allow_pickle=False) as file:
             self._hold(file["plain"], file["bias"], file["mean"])
-
-
-def products(queries, column, vectors, bias, out) -> None:
-    """out[j, i] = bias[j] - <queries[i], vectors[j]>, in place; `column` is -queries.T, bias [j, 1] or None."""
-    if len(queries) == 1 and len(vectors) % CHUNK == 0:  # `score` has a kernel for one query
-        score(queries, vectors, out.new_zeros(1).expand(len(vectors)) if bias is None else bias[:, 0], out.T)
-    elif bias is None:
-        torch.mm(vectors, column, out=out)
-    else:
-        torch.addmm(bias, vectors, column, out=out)
 
 
 def best_of_each(scores: torch.Tensor, bins: torch.Tensor, kept: int) -> torch.Tensor:
