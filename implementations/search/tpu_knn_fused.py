@@ -213,9 +213,9 @@ def unfit(device: str) -> str:
     return ""
 
 
-def lowered(vectors: torch.Tensor) -> torch.Tensor:
-    """In bfloat16, with columns of zeros up to a multiple of eight: a row of a tensor descriptor starts at a multiple of 16 bytes."""
-    return torch.nn.functional.pad(vectors, (0, -vectors.shape[1] % 8)).to(torch.bfloat16)
+def lowered(vectors: torch.Tensor, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+    """In half precision, with columns of zeros up to a multiple of 16, the depth of the smallest product."""
+    return torch.nn.functional.pad(vectors, (0, -vectors.shape[1] % 16)).to(dtype)
 
 
 def reduce(queries, base, bias, l2: bool, plan: Plan, tiling: Tiling) -> torch.Tensor:
@@ -224,7 +224,7 @@ def reduce(queries, base, bias, l2: bool, plan: Plan, tiling: Tiling) -> torch.T
 
     at = kernels()
     survivors = torch.empty(len(queries), plan.wide, device=queries.device)
-    depth = tiling.depth
+    depth = min(tiling.depth, max(16, 1 << (base.shape[1] - 1).bit_length()))
     left, right = (
         TensorDescriptor.from_tensor(x, [n, depth]) for x, n in ((queries, tiling.rows), (base, tiling.columns))
     )

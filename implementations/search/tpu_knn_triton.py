@@ -122,8 +122,8 @@ def choose(
         part = place // BINS
         # The last tile, where it is not full, has bins of its own behind those of the parts.
         tile = tl.where(part < parts, part + (code // 2) * parts, tail)
-        row = (tile * 2 + code % 2) * BINS + place % BINS
-        rows = tl.where((slots == slot) & (key > NOTHING), row, rows)
+        row = tl.where(key > NOTHING, (tile * 2 + code % 2) * BINS + place % BINS, -1)
+        rows = tl.where(slots == slot, row, rows)
     scores = tl.zeros([COUNT], tl.float32)
     for left in range(0, d, DEPTH):
         dims = left + tl.arange(0, DEPTH)
