@@ -45,6 +45,10 @@ class Task:
         """At least three different inputs of `call`, already on the device (`run.put`)."""
         return []
 
+    def bad_batches(self, case: Case, hidden, run) -> dict[str, Any]:
+        """Inputs of `call` by label that every method has to refuse with a message; `effbench check` tries them."""
+        return {}
+
     def call(self, method, batch, case: Case) -> Any:
         """The one timed line of phase serve."""
         raise NotImplementedError(f"task '{self.name}' has a serve phase but no call()")

@@ -77,13 +77,15 @@ class Flops:
     """FLOPs by formula; one add or one multiply is one FLOP.
 
     executed: matmul-like work that really runs (zeros that are multiplied count). useful: what the technique needs.
-    dense: what the uncompressed method would need. other: elementwise, look-up and comparison work.
+    dense: what the uncompressed method would need. other: elementwise, look-up and comparison work. bytes: what one call
+    has to move between memory and the processor at least, if nothing were kept from the call before.
     """
 
     executed: float
     useful: float | None = None
     dense: float | None = None
     other: float | None = None
+    bytes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,9 @@ class Bound:
 
     `case` and `data` say where it is asked: one case by name, data as a suite writes it ("satellite(workers=1)"; arguments
     that are not named may be anything). Without them it must hold in every case, and each data set gets a verdict of its own.
+    `params` and `over_params` say which arm is meant, where it is not the one with tuned or default settings; `over` may then
+    be the method itself (an ablation). `budget` says under which equality it is asked: "steps", "samples", "flops" (which a
+    budget `like` a method is, too) or "time"; without it each budget gets a verdict of its own.
     """
 
     metric: str
@@ -118,6 +123,15 @@ class Bound:
     at: str = ""  # "quality.recall@10 >= .95"
     case: str = field(default="", kw_only=True)
     data: str = field(default="", kw_only=True)
+    params: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    over_params: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    budget: str = field(default="", kw_only=True)
+
+    def __post_init__(self):
+        if self.budget not in ("", "steps", "samples", "flops", "time"):
+            raise ValueError(f"a bound's budget is steps, samples, flops or time, not '{self.budget}'")
+        if self.over_params and not self.over:
+            raise ValueError("over_params select an arm of the method that `over` names, and it names none")
 
 
 @dataclass(frozen=True)

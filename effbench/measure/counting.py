@@ -12,7 +12,7 @@ TOLERANCE = 0.01
 
 
 def serve_flops(formula: Flops | None, call: Callable[[], Any], backend: str, calls: int = 1) -> dict[str, dict]:
-    """Readings `serve.flops` (executed matmul-like work, formula first), `.counter`, `.useful`, `.dense`, `.other`.
+    """Readings `serve.flops` (executed matmul-like work, formula first), `.counter`, `.useful`, `.dense`, `.other`; `serve.bytes` where the formula has it.
 
     `call` makes `calls` calls; the readings are per call.
     """
@@ -24,6 +24,8 @@ def serve_flops(formula: Flops | None, call: Callable[[], Any], backend: str, ca
         for name in ("useful", "dense", "other"):
             if getattr(formula, name) is not None:
                 out[f"serve.flops.{name}"] = reading(getattr(formula, name), "FLOP", how="formula")
+        if formula.bytes is not None:
+            out["serve.bytes"] = reading(formula.bytes, "B", how="formula, the least that has to move")
     elif counted is not None:
         out["serve.flops"] = reading(counted, "FLOP", how="counter only" + (f", {reason}" if reason else ""))
     else:

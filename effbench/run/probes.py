@@ -94,14 +94,11 @@ def skipping(worker: Any) -> dict:
 
 
 def bad_input(worker: Any, cases: list[str]) -> dict:
-    """Inputs that the task names as bad are refused with a message. The task's hook: bad_batches(case, hidden, run) -> {label: batch}."""
+    """Inputs that the task names as bad (`Task.bad_batches`) are refused with a message."""
     session: Session = worker.session
-    hook = getattr(session.task, "bad_batches", None)
-    if hook is None or not cases:
-        return answer("n.a.", "the task names no bad inputs (bad_batches)")
     count = 0
     for case in cases:
-        for label, batch in hook(session.case(case), session.hidden, session.method.run).items():
+        for label, batch in session.task.bad_batches(session.case(case), session.hidden, session.method.run).items():
             try:
                 session.task.call(session.method, batch, session.case(case))
             except Exception as error:
@@ -110,7 +107,7 @@ def bad_input(worker: Any, cases: list[str]) -> dict:
                     continue
                 return answer("FAIL", f"{label}: refused without a message ({type(error).__name__})")
             return answer("FAIL", f"{label}: answered instead of refused")
-    return answer("ok", f"{count} bad inputs refused")
+    return answer("ok", f"{count} bad inputs refused") if count else answer("n.a.", "the task names no bad inputs (bad_batches)")
 
 
 PROBES = {

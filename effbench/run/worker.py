@@ -200,9 +200,9 @@ class Worker:
         }  # fmt: skip
         return answer, turn.last_index, turn.last_output
 
-    def do_finish(self, *, case: str, knobs: list, energy: float) -> dict:
+    def do_finish(self, *, case: str, knobs: list, energy: float, part: str = "") -> dict:
         setting = (case, tuple((name, value) for name, value in knobs))
-        return {"readings": self.session.finish(setting, energy), "notes": self.session.notes}
+        return {"readings": self.session.finish(setting, energy, part), "notes": self.session.notes}
 
     def do_probe(self, *, name: str, **arguments) -> dict:
         """A question of `effbench check`."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..api.values import Bound
 from ..plan.registry import MethodInfo
@@ -62,22 +63,28 @@ class Part:
         bound = self.bound
         text = f"{bound.metric} {bound.op} {bound.value:.4g}"
         more = {"over": bound.over, "at": bound.at, "case": bound.case, "data": bound.data}
+        more |= {"with": settings_text(bound.params), "against": settings_text(bound.over_params)}
+        more |= {"at equal": bound.budget}
         return text + "".join(f" {name} {value}" for name, value in more.items() if value)
 
 
 def evaluate(bound: Bound, records: Sequence[dict], method: MethodInfo, other: MethodInfo | None) -> Part:
     """The bound at every data set and case that it is about; the worst of them counts."""
-    own = [r for r in records if r["method"] == method.name and about(bound, r)]
+    own = [r for r in records if r["method"] == method.name and about(bound, r) and arm(r, method, bound.params)]
     if not own:
-        where = " ".join(filter(None, [bound.data, bound.case])) or "here"
+        where = " ".join(filter(None, [bound.data, bound.case, settings_text(bound.params)])) or "here"
         return Part(bound, MISSING, Seen(reason=f"not measured on {where}" if where != "here" else "not measured"))
     per_call = bound.metric.startswith(("serve.", "quality.")) or bool(bound.at)
     places = sorted({(r["data"], r["case"] if per_call else "") for r in own})
     found = []
     for data, case in places:
         mine, theirs = (
-            [r for r in records if r["method"] == name and r["data"] == data and (r["case"] == case or not per_call)]
-            for name in (method.name, bound.over)
+            [
+                r
+                for r in records
+                if r["method"] == name and r["data"] == data and (r["case"] == case or not per_call) and arm(r, info, wanted)
+            ]
+            for name, info, wanted in ((method.name, method, bound.params), (bound.over, other, bound.over_params))
         )
         seen = measured(bound, usable(mine, bound.metric), usable(theirs, bound.metric), method, other)
         if not usable(mine, bound.metric):
@@ -90,7 +97,26 @@ def evaluate(bound: Bound, records: Sequence[dict], method: MethodInfo, other: M
 
 
 def about(bound: Bound, record: dict) -> bool:
-    return bound.case in ("", record["case"]) and (not bound.data or same_data(bound.data, record["data"]))
+    here = bound.case in ("", record["case"]) and (not bound.data or same_data(bound.data, record["data"]))
+    return here and bound.budget in ("", equality(record["budget"]))
+
+
+def equality(budget: dict) -> str:
+    """What a record's budget makes equal between methods; "" without one."""
+    return "flops" if "like" in budget else next(iter(budget), "")
+
+
+def arm(record: dict, info: MethodInfo | None, wanted: Mapping[str, Any]) -> bool:
+    """Whether the record was made at the settings that a bound names; those that it does not name may be anything."""
+    if not wanted:
+        return True
+    usual = {name: setting.default for name, setting in info.settings.items()} if info else {}
+    have = {**usual, **record["params"], **record["knobs"]}
+    return all(have.get(name) == value for name, value in wanted.items())
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in settings.items())
 
 
 def same_data(wanted: str, found: str) -> bool:
@@ -137,25 +163,25 @@ def measured(bound: Bound, mine: list[dict], theirs: list[dict], method: MethodI
         return Seen(reason="not measured")
     if bound.at:
         return at_quality(bound, mine, theirs)
-    own = by_seed(mine, method)
+    own = by_seed(mine, method, bound.params)
     if own is None:
         return Seen(reason=f"{method.name} was measured at several settings, and none of them is its default or tuned one")
     if not bound.over:
         return alone(bound.metric, own)
-    reference = by_seed(theirs, other)
+    reference = by_seed(theirs, other, bound.over_params)
     if reference is None:
         return Seen(reason=f"{bound.over} was measured at several settings, and none of them is its default or tuned one")
     return ratio(bound.metric, own, reference)
 
 
-def by_seed(records: list[dict], info: MethodInfo | None) -> dict[int, dict] | None:
-    """One record a seed: at the tuned settings, else at the defaults, else at the only ones."""
+def by_seed(records: list[dict], info: MethodInfo | None, wanted: Mapping[str, Any]) -> dict[int, dict] | None:
+    """One record a seed: at the tuned settings, else at the defaults (but for what is `wanted`), else at the only ones."""
     if any(record.get("tuning", {}).get("trials") for record in records):
         records = [record for record in records if record.get("tuning", {}).get("trials")]
     for field, kind in (("params", "param"), ("knobs", "knob")):
         if len({(r["seed"], json.dumps(r[field], sort_keys=True)) for r in records}) == len({r["seed"] for r in records}):
             continue
-        usual = {name: setting.default for name, setting in info.of_kind(kind).items()} if info else {}
+        usual = {name: wanted.get(name, setting.default) for name, setting in info.of_kind(kind).items()} if info else {}
         records = [record for record in records if {**usual, **record[field]} == usual]
     found: dict[int, dict] = {}
     for record in sorted(records, key=lambda record: record["case"]):

@@ -66,12 +66,13 @@ def of_claim(claim: Claim, info: MethodInfo, task: TaskInfo, records, registry: 
     if claim.untestable:
         return [Verdict(*head, NOT_TESTABLE, claim.untestable)]
     named = any(part.data for part in claim.parts)
-    if named:
+    if named or any(part.budget for part in claim.parts):
         records = [record for record in records if any(about(part, {**record, "case": part.case}) for part in claim.parts)]
     own = [record for record in records if record["method"] == info.name]
     large = [record for record in own if SIZES.index(record["size"]) >= SIZES.index(claim.size)] if claim.size in SIZES else own
     if not own:
         where = " on " + " or ".join(sorted({part.data for part in claim.parts if part.data})) if named else ""
+        where += "".join(f" at equal {budget}" for budget in sorted({part.budget for part in claim.parts if part.budget}))
         return [Verdict(*head, NOT_TESTED, f"no records of {info.name}{where}")]
     if not large:
         sizes = ", ".join(sorted({record["size"] for record in own}, key=SIZES.index))
@@ -108,7 +109,7 @@ def weigh(claim, info, task, mine, cell, registry, unfair) -> tuple[str, str, tu
     for name in others:
         if reason := unmet(name, info, task, mine, cell, registry):
             return UNCLEAR, reason, (), ()
-    needed = {part.over for part in claim.parts if part.over}
+    needed = {part.over for part in claim.parts if part.over and part.over != info.name}
     if unfair is not None:
         for name in sorted(needed):
             if reason := unequal(task.name, usable(mine), [r for r in usable(cell) if r["method"] == name], unfair):

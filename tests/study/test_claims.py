@@ -267,3 +267,29 @@ def test_the_ledger_is_printed(registry):
     row = claims.markdown(found).splitlines()[2]
     assert row.startswith("| tree | c | s | quality.recall >= 0.9 case batch | 0.95 [0.94, 0.96] | reproduced |")
     assert Claim("t", "s").size == "full" and claims.decide(Claim("t", "s"), ())[0] == "not tested"
+
+
+def test_a_bound_may_name_the_arm_and_an_ablation_of_its_own_method(registry):
+    parts = 'Bound("quality.recall", ">=", 1.05, over="tree", params={"lr": 0.1}, over_params={"lr": 0.5})'
+    full = [record("tree", recall(0.9, 0.001), seed=seed, params={"lr": 0.1}) for seed in (0, 1, 2)]
+    cut = [record("tree", recall(0.8, 0.001), seed=seed, params={"lr": 0.5}) for seed in (0, 1, 2)]
+    base = [record("flat", recall(1.0, 0), seed=seed) for seed in (0, 1, 2)]
+    assert one(registry(parts), [*base, *full, *cut]).verdict == "reproduced"
+    assert one(registry(parts.replace("1.05", "1.2")), [*base, *full, *cut]).verdict == "not reproduced"
+    assert one(registry(parts), [*base, *full]).verdict == "not tested"
+    shown = one(registry(parts), [*base, *full, *cut]).parts[0].promised
+    assert "with lr=0.1" in shown and "against lr=0.5" in shown
+
+
+def test_a_bound_may_name_the_equality_of_its_budget(registry):
+    parts = 'Bound("quality.recall", ">=", 0.9, budget="steps")'
+    steps = [record(name, recall(0.95), budget={"steps": 10}) for name in ("flat", "tree")]
+    flops = [record(name, recall(0.5), budget={"steps": 10, "like": "flat"}) for name in ("flat", "tree")]
+    assert one(registry(parts), [*steps, *flops]).verdict == "reproduced"
+    assert [v.verdict for v in claims.verdicts([*steps, *flops], registry('Bound("quality.recall", ">=", 0.9)'))] == [
+        "not reproduced",
+        "reproduced",
+    ]
+    assert one(registry(parts), flops).reason == "no records of tree at equal steps"
+    with pytest.raises(ValueError, match="budget"):
+        Bound("quality.recall", ">=", 0.9, budget="epochs")
