@@ -33,7 +33,7 @@ class TpuKnn(VectorIndex):
 
     bins = param(0)  # L; 0: from the recall target
     kept = param(1, sweep=(1, 2, 4))  # K', rows that a bin keeps
-    recall_target = knob(0.95, sweep=(0.9, 0.95, 0.99))
+    recall_target = knob(0.95, sweep=(0.95, 0.99, 0.999))
 
     claims = (
         Claim(
