@@ -225,9 +225,7 @@ def reduce(queries, base, bias, l2: bool, plan: Plan, tiling: Tiling) -> torch.T
     at = kernels()
     survivors = torch.empty(len(queries), plan.wide, device=queries.device)
     depth = min(tiling.depth, max(16, 1 << (base.shape[1] - 1).bit_length()))
-    left, right = (
-        TensorDescriptor.from_tensor(x, [n, depth]) for x, n in ((queries, tiling.rows), (base, tiling.columns))
-    )
+    left, right = (TensorDescriptor.from_tensor(x, [n, depth]) for x, n in ((queries, tiling.rows), (base, tiling.columns)))
     chunks = -(-base.shape[1] // depth)
     kernel, deeper = (at.resident, {}) if chunks == 1 else (at.streamed, {"chunks": chunks, "DEPTH": depth})
     launches = [(0, plan.tiles, plan.parts, 0, False)] if plan.tiles else []

@@ -29,13 +29,12 @@ QUERIES = 256
 def nearest(base, bias, mean, queries, *, k, l2, target):
     queries = queries - mean
     count = min(k + MARGIN, len(base))
+    whole = len(base) if len(base) > BLOCK else -1
     values, rows = [], []
     for start in range(0, len(base), BLOCK):
         block = base[start : start + BLOCK]
         scores = jnp.matmul(queries, block.T, precision=lax.Precision.HIGHEST) - bias[start : start + BLOCK]
-        value, column = lax.approx_max_k(
-            scores, min(count, len(block)), recall_target=target, reduction_input_size_override=len(base) if len(base) > BLOCK else -1
-        )
+        value, column = lax.approx_max_k(scores, min(count, len(block)), recall_target=target, reduction_input_size_override=whole)
         values.append(value)
         rows.append(column + start)
     values, rows = jnp.concatenate(values, 1), jnp.concatenate(rows, 1)
@@ -78,7 +77,9 @@ class TpuKnnJax(VectorIndex):
     def notes(self):
         platform = next(iter(self.base.devices())).platform
         if platform != "tpu":
-            return [f"approx_max_k sorts on a {platform} (it is approximate on a TPU only): neither its time nor its recall is the method's"]
+            return [
+                f"approx_max_k sorts on a {platform}, being approximate on a TPU only: its time and recall say nothing of TPU-KNN"
+            ]
         k = min(K + MARGIN, self.rows)
         bins = xla_bins(self.rows, k, self.recall_target)
         known = f"{expected_recall(dealt(self.rows, bins), k):.4f} expected for random places; at least {bound(bins, k):.4f} by XLA's bound"

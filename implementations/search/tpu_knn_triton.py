@@ -32,7 +32,9 @@ def marked(scores, keep, code):
 
 
 @triton.jit
-def better(best, scores, BIAS, n, start, keep, code, L2: tl.constexpr, RAGGED: tl.constexpr, ROWS: tl.constexpr, BINS: tl.constexpr):
+def better(
+    best, scores, BIAS, n, start, keep, code, L2: tl.constexpr, RAGGED: tl.constexpr, ROWS: tl.constexpr, BINS: tl.constexpr
+):
     """`best` [ROWS, BINS] after a tile of scores [ROWS, 2 BINS], whose halves get the marks `code` and `code` + 1."""
     left, right = tl.split(tl.permute(tl.reshape(scores, (ROWS, 2, BINS)), (0, 2, 1)))
     columns = start + tl.arange(0, BINS)
@@ -69,7 +71,7 @@ def resident(
     best = tl.full([ROWS, BINS], LOWEST, tl.float32)
     code = 0
     start = (first + part) * COLUMNS
-    for _ in range(0, (tiles - part + parts - 1) // parts):
+    for _ in range((tiles - part + parts - 1) // parts):
         x = base.load([start, 0])
         best = better(best, tl.dot(q, x.T), BIAS, n, start, keep, code, L2, RAGGED, ROWS, BINS)
         code += 2
@@ -89,7 +91,7 @@ def streamed(
     scores = tl.zeros([ROWS, COLUMNS], tl.float32)
     chunk, code = 0, 0
     start = (first + part) * COLUMNS
-    for _ in range(0, (tiles - part + parts - 1) // parts * chunks):
+    for _ in range((tiles - part + parts - 1) // parts * chunks):
         q = queries.load([top, chunk * DEPTH])
         x = base.load([start, chunk * DEPTH])
         scores = tl.dot(q, x.T, scores)
@@ -114,7 +116,7 @@ def choose(
     slots = tl.arange(0, COUNT)
     keys = tl.load(SURVIVORS + query * wide + places, mask=places < wide, other=LOWEST)
     rows = tl.full([COUNT], -1, tl.int32)
-    for slot in range(0, count):
+    for slot in range(count):
         key = tl.max(keys, 0)
         place = tl.min(tl.where(keys == key, places, WIDTH), 0)
         keys = tl.where(places == place, LOWEST, keys)

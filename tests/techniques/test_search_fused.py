@@ -89,7 +89,7 @@ def test_a_target_out_of_reach_is_said():
         fused.plan(20_000, 100, 10, 0.0, fused.FLAT, 132)
     method = on_cpu(np.ones((20_000, 4), np.float32), "ip")
     method.configure(recall_target=1.0)
-    with pytest.raises(ValueError, match="do not give enough bins for a recall target of 1.0 at k = 3"):
+    with pytest.raises(ValueError, match=r"do not give enough bins for a recall target of 1\.0 at k = 3"):
         method.search(np.ones((2, 4)), 3)
 
 
@@ -237,12 +237,10 @@ def test_the_kernels_compile_for_compute_capability_9_within_its_limits(l2):
     from triton.backends.compiler import GPUTarget
 
     for kernel, tiling in ((device.resident, fused.FLAT), (device.streamed, fused.WIDE)):
-        tiles = {
-            name: f"tensordesc<bf16[{n}, {tiling.depth}]>" for name, n in (("queries", tiling.rows), ("base", tiling.columns))
-        }
+        tiles = {name: f"tensordesc<bf16[{n}, {tiling.depth}]>" for name, n in (("queries", tiling.rows), ("base", tiling.columns))}
         constants = {"L2": l2, "RAGGED": False, "ROWS": tiling.rows, "COLUMNS": tiling.columns, "DEPTH": tiling.depth}
         constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
-        signature = {name: "i32" for name in kernel.arg_names} | tiles | {"BIAS": "*fp32", "OUT": "*fp32"}
+        signature = dict.fromkeys(kernel.arg_names, "i32") | tiles | {"BIAS": "*fp32", "OUT": "*fp32"}
         signature |= dict.fromkeys(constants, "constexpr")
         source = triton.compiler.ASTSource(
             fn=kernel, signature=signature, constexprs={(kernel.arg_names.index(name),): value for name, value in constants.items()}

@@ -54,7 +54,15 @@ def simulated(rng, rows, bins, k, kept, trials, deal=lambda rows, bins: np.arang
     return found
 
 
-CELLS = [(300, 7, 10, 1), (300, 64, 10, 1), (300, 64, 40, 1), (300, 64, 40, 2), (301, 20, 60, 4), (1000, 128, 10, 1), (50, 50, 10, 1)]
+CELLS = [
+    (300, 7, 10, 1),
+    (300, 64, 10, 1),
+    (300, 64, 40, 1),
+    (300, 64, 40, 2),
+    (301, 20, 60, 4),
+    (1000, 128, 10, 1),
+    (50, 50, 10, 1),
+]
 
 
 def test_the_formula_is_the_recall_of_a_simulation():
@@ -72,9 +80,7 @@ def test_the_formula_is_the_recall_of_a_simulation():
 @pytest.mark.slow
 def test_the_formula_on_many_cells():
     rng = np.random.default_rng(4)
-    cells = [
-        (n, bins, k, kept) for n in (1000, 10_007) for bins in (16, 100, 128, 999) for k in (2, 10, 100) for kept in (1, 2, 4)
-    ]
+    cells = [(n, bins, k, kept) for n in (1000, 10_007) for bins in (16, 100, 128, 999) for k in (2, 10, 100) for kept in (1, 2, 4)]
     for rows, bins, k, kept in cells:
         samples = simulated(rng, rows, bins, k, kept, 10_000)
         assert within(samples, formulas.expected_recall(formulas.dealt(rows, bins), k, kept), len(cells)), (rows, bins, k, kept)
@@ -96,7 +102,13 @@ def test_the_formula_at_its_ends_and_in_the_limit():
 
 
 def test_bins_are_those_of_xla_and_the_exact_formula_needs_half_of_them():
-    cases = {(10**6, 10, 0.95): 256, (10**6, 10, 0.99): 1024, (10**6, 100, 0.95): 2048, (10**5, 100, 0.95): 3200, (100, 10, 0.9): 100}
+    cases = {
+        (10**6, 10, 0.95): 256,
+        (10**6, 10, 0.99): 1024,
+        (10**6, 100, 0.95): 2048,
+        (10**5, 100, 0.95): 3200,
+        (100, 10, 0.9): 100,
+    }
     for (rows, k, target), bins in cases.items():
         assert formulas.xla_bins(rows, k, target) == bins
         ours = formulas.bins_for(rows, k, target)
