@@ -4,7 +4,7 @@ Chern et al., "TPU-KNN: K Nearest Neighbor Search at Peak FLOP/s" (NeurIPS 2022)
 the smallest power of two with the recall wanted, by the exact formula (`partial_reduce`). The k best survivors are rescored exactly.
 `kept` > 1 is the generalised form (arXiv:2506.04165). Not fused: a block of scores goes through the cache on a CPU, through memory
 on a GPU (`tpu-knn-fused` is the answer there). Rows a multiple of L apart collide: shuffle a base that has such a period.
-Left out: lower precision, sharding.
+The base is held twice, in the file's order and dealt out. Left out: lower precision, sharding.
 """
 
 from __future__ import annotations

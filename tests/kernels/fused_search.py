@@ -139,7 +139,7 @@ def jax_line(queries, base, true, shared):
         import jax
         from jax import lax
 
-        count = 200 if len(base) > 2_000_000 else 500
+        count = min(len(queries), 200 if len(base) > 2_000_000 else 500)
         q, x = (jax.dlpack.from_dlpack(array.contiguous()) for array in (queries[:count], base))
         search = jax.jit(lambda q, x: lax.approx_max_k(lax.dot(q, x.T), K, recall_target=0.95)[1])
         found = jax.block_until_ready(search(q, x))
@@ -189,7 +189,9 @@ def table(rows, queries, d, jax):
         extra = {"recall": round(recall(answers[name], true), 4)} if name in answers else {}
         if name == "fused":
             extra |= {"bins": plan.wide, "parts": plan.parts, "expected_recall": round(plan.recall(K), 4), "tiling": repr(tile)}
-        say(method=name, **shared, ms=round(ms, 3), tflops=round(2 * rows * queries * d / ms / 1e9, 1), **extra)
+        if "second" not in name:
+            extra |= {"tflops": round(2 * rows * queries * d / ms / 1e9, 1)}
+        say(method=name, **shared, ms=round(ms, 3), **extra)
     if jax:
         jax_line(low, low_base, true, shared)
 
@@ -234,7 +236,8 @@ def check():
                     got, wanted = recall(found, true), method.expected(queries, k)["recall"]
                     distinct = all(len(set(row)) == min(k, rows) for row in found.tolist())
                     first = (found[:, 0] == true[:, 0]).float().mean().item()
-                    fine = got >= wanted - 0.02 and distinct and first > 0.98 and found.min() >= 0 and found.max() < rows
+                    room = 0.02 + 0.3 / queries**0.5  # few queries, whose neighbours share rows
+                    fine = bool(got >= wanted - room and distinct and first > 0.98 and found.min() >= 0 and found.max() < rows)
                     bad += not fine
                     say(check=metric, rows=rows, queries=queries, d=d, k=k, recall=round(got, 4), expected=round(wanted, 4),
                         first=round(first, 4), ok=fine)  # fmt: skip
