@@ -203,7 +203,7 @@ class Worker:
     def do_finish(self, *, case: str, knobs: list, energy: float, part: str = "") -> dict:
         setting = (case, tuple((name, value) for name, value in knobs))
         readings = self.session.finish(setting, energy, part)
-        own = [str(note) for note in getattr(self.session.method, "notes", ())]  # what a reader of this record must know
+        own = [str(note) for note in self.session.method.notes]  # what a reader of this record must know
         return {"readings": readings, "notes": [*self.session.notes, *own]}
 
     def do_probe(self, *, name: str, **arguments) -> dict:
