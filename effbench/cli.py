@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from .api.errors import EffbenchError
-from .commands import comparing, publishing, stores
+from .commands import comparing, publishing, stores, tuning
 from .commands.options import Json, directions
 
 app = typer.Typer(
@@ -271,6 +271,7 @@ def new(
 
 publishing.add(app)
 comparing.add(app)
+tuning.add(app)
 stores.add(app)
 
 

@@ -12,6 +12,7 @@ from ..api.param import Setting
 from ..api.values import Case, Claim, Data, Metric
 from . import source
 from .origins import Origin, digest_files, own_origin, plugin_origins
+from .outline import Outlines
 from .source import ClassText, SourceFile
 
 
@@ -67,12 +68,12 @@ class Registry:
         if origins is None:
             plugins, registry.problems = plugin_origins()
             origins = [own_origin(), *plugins]
-        origins = list(origins)
+        origins, outlines = list(origins), Outlines()
         for origin in origins:
             for path in sorted(origin.folder.rglob("*.py")):
                 if any(part.startswith((".", "_")) and part != "__init__.py" for part in path.relative_to(origin.folder).parts):
                     continue
-                found = source.read(origin, path)
+                found = source.read(origin, path, outlines)
                 registry.files[found.absolute] = found
                 registry.problems += found.problems
         for found in registry.files.values():
@@ -83,6 +84,7 @@ class Registry:
             for text in found.classes.values():
                 if text.attributes.get("name") and registry._root(found, text) == "Method":
                     registry._add_method(found, text)
+        outlines.keep()
         return registry
 
     # -- reading ------------------------------------------------------------------------------------------------------

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from .literals import NotLiteral, literal
 from .origins import OWN, Origin
+from .outline import Outlines, outline
 
 # What the registry reads of a class body. Everything else in a class is left alone.
 READ = {"name", "version", "title", "backend", "deterministic", "claims", "phases", "data", "cases", "metrics", "baselines"}
+IMPORTS = (ast.Import, ast.ImportFrom)
 DERIVED = re.compile(rb"^class \w+\(", re.MULTILINE)
 READ |= {"replicates", "objective", "prepares"}
 
@@ -50,30 +52,59 @@ class SourceFile:
         return f"{self.origin.package}.{self.module}" if self.module else self.origin.package
 
 
-def read(origin: Origin, path: Path) -> SourceFile:
+def read(origin: Origin, path: Path, outlines: Outlines | None = None) -> SourceFile:
     parts = path.relative_to(origin.folder).with_suffix("").parts
     parts = parts[:-1] if parts[-1] == "__init__" else parts
     found = SourceFile(origin, path, ".".join(parts), parsed=False)
     # A file of ours without a derived class registers nothing: it is parsed when somebody asks what it imports. Other people's
     # files are always parsed, so that a broken one is reported.
-    if origin.package != OWN or DERIVED.search(path.read_bytes()):
-        parse(found)
+    content = path.read_bytes()
+    if origin.package != OWN or DERIVED.search(content):
+        parse(found, content, outlines)
     return found
 
 
-def parse(found: SourceFile) -> None:
-    """Fill in classes and imports, once."""
+def parse(found: SourceFile, content: bytes | None = None, outlines: Outlines | None = None) -> None:
+    """Fill in classes and imports, once; from the file's outline where one is kept."""
     if found.parsed:
         return
-    found.parsed = True
-    origin, path = found.origin, found.path
+    content = found.path.read_bytes() if content is None else content
+    kept = outlines.get(content) if outlines else None
     try:
-        tree = ast.parse(path.read_bytes(), filename=str(path))
+        tree = ast.parse(content if kept is None else kept, filename=str(found.path))
     except (SyntaxError, ValueError) as error:
-        found.problems.append(f"{origin.source}: {path}: not valid Python ({error})")
+        found.parsed = True
+        found.problems.append(f"{found.origin.source}: {found.path}: not valid Python ({error})")
         return
+    _fill(found, tree)
+    if outlines and kept is None and not found.problems:
+        _outline(found, content, tree, outlines)
+
+
+def _outline(found: SourceFile, content: bytes, tree: ast.Module, outlines: Outlines) -> None:
+    """Keep the file's outline, if it reads as the file does."""
+    text = outline(content, tree, [node for node in statements(tree.body) if isinstance(node, IMPORTS)], _wanted)
+    again = SourceFile(found.origin, found.path, found.module, parsed=False)
+    try:
+        _fill(again, ast.parse(text))
+    except SyntaxError:
+        return
+    if again == found:
+        outlines.put(content, text)
+
+
+def _wanted(node: ast.stmt) -> bool:
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    if not targets or node.value is None:
+        return False
+    pairs = list(_assigned(targets, node.value))
+    return any(name in READ or name == "interface" or _is_setting(item) for name, item in pairs)
+
+
+def _fill(found: SourceFile, tree: ast.Module) -> None:
+    found.parsed = True
     found.doc = ast.get_docstring(tree) or ""
-    package = found.absolute if path.name == "__init__.py" else found.absolute.rpartition(".")[0]
+    package = found.absolute if found.path.name == "__init__.py" else found.absolute.rpartition(".")[0]
     for node in statements(tree.body):
         if isinstance(node, ast.ImportFrom):
             module = node.module or ""
@@ -117,8 +148,7 @@ def _class(node: ast.ClassDef, found: SourceFile) -> ClassText:
             if name == "interface" and isinstance(item, (ast.Name, ast.Attribute)):
                 interface = item.id if isinstance(item, ast.Name) else item.attr
                 continue
-            is_setting = isinstance(item, ast.Call) and isinstance(item.func, ast.Name) and item.func.id in ("param", "knob")
-            if name in READ or is_setting:
+            if name in READ or _is_setting(item):
                 try:
                     attributes[name] = literal(item)
                 except NotLiteral as error:
@@ -127,6 +157,10 @@ def _class(node: ast.ClassDef, found: SourceFile) -> ClassText:
         base.id if isinstance(base, ast.Name) else base.attr for base in node.bases if isinstance(base, (ast.Name, ast.Attribute))
     )
     return ClassText(node.name, bases, attributes, interface, ast.get_docstring(node) or "", node.lineno)
+
+
+def _is_setting(node: ast.expr) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("param", "knob")
 
 
 def _assigned(targets, value):

@@ -103,7 +103,8 @@ def interval(reading: dict | None) -> str:
 def point(reading: dict) -> str:
     """The value of a reading; a whole number gets decimals where it has an interval (1.000 [0.990, 1.000])."""
     value = reading["value"]
-    return number(float(value) if bounds(reading) else value, reading["unit"])
+    known = reading.get("low") is not None and reading.get("high") is not None
+    return number(float(value) if known else value, reading["unit"])
 
 
 def bounds(reading: dict | None) -> str:

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from .. import __version__
 from . import format as fmt
+from .rows import body
 
 SCRIPTS = ("page.js", "plots.js")
 PLOTLY = "plotly-cartesian.min.js"
@@ -64,6 +65,7 @@ def _environment() -> jinja2.Environment:
     )  # fmt: skip
     made.filters["data"] = data
     made.filters["block"] = block
+    made.filters["body"] = body
     return made
 
 

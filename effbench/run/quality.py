@@ -7,6 +7,27 @@ from ..api.record import reading
 from ..api.values import Curve, Metric
 
 CURVE_ROWS = 20  # of a curve in a record
+PARTS = ("tuning", "held-out")
+
+
+def half(scored: dict, part: str) -> dict:
+    """What was scored, on one random half of the samples: `part` "tuning" or "held-out". One number has no halves and stays.
+
+    The halves depend on the number of samples alone: they are the same queries or images at every setting.
+    """
+    import numpy as np
+
+    if part not in PARTS:
+        raise ValueError(f"a part is one of {', '.join(PARTS)}, not '{part}'")
+
+    def chosen(value):
+        if isinstance(value, Curve) or np.size(value) < 2:
+            return value
+        order = np.random.default_rng(np.size(value)).permutation(np.size(value))
+        middle = len(order) // 2
+        return np.asarray(value, dtype=np.float64).ravel()[np.sort(order[:middle] if part == "tuning" else order[middle:])]
+
+    return {name: chosen(value) for name, value in scored.items()}
 
 
 def quality(metrics: dict[str, Metric], scores: list[dict]) -> tuple[dict[str, dict], dict[str, list]]:

@@ -21,7 +21,7 @@ from ..api.values import Budget, Case, Data, Step
 from ..measure import memory
 from ..measure.clock import BuildClock
 from .answers import close, fingerprint
-from .quality import CURVE_ROWS, quality
+from .quality import CURVE_ROWS, half, quality
 
 PROBES, PROBE_SECONDS = 16, 0.5  # batches whose work is counted in the untimed pass, and about how long that may take
 Setting = tuple[str, tuple]  # case name, sorted knob items
@@ -280,10 +280,11 @@ class Session:
         """Keep the last timed answer: `score` checks that untimed calls give the same."""
         self._last[setting] = (index, self.backend.to_numpy(output))
 
-    def finish(self, setting: Setting, energy: float = 0.0) -> dict[str, dict]:
+    def finish(self, setting: Setting, energy: float = 0.0, part: str = "") -> dict[str, dict]:
         """After the last timed call: counts, memory, answers and their score for one (case, knobs).
 
-        With `energy` seconds above 0, calls go on for that long under the energy counter.
+        With `energy` seconds above 0, calls go on for that long under the energy counter. `part` "tuning" or "held-out" takes
+        the score over that half of the samples alone.
         """
         from ..measure.counting import serve_flops
 
@@ -329,6 +330,7 @@ class Session:
         if not close(self.backend.to_numpy(answers), outputs[: len(probes)]):
             raise Wrong("a counted call answered differently from an uncounted call on the same input")
         scored = self.task.score(self.method, self.given, self.hidden, self.case(name), outputs)
+        scored = half(scored, part) if part else scored
         readings.update(self._graph(call, batches))
         readings["serve.energy"] = self._energy(call, batches, energy)
         scores, curves = quality(self.task.metrics, [scored])

@@ -62,11 +62,11 @@ class Comparison:
         self._centres = tuple(self._turned(np.median(c[:, :, 0], 1)[None], q[:, :, 0].mean(1)[None]) for _, c, q in self._points)
         self._count, self._seed = draws, seed
 
-    def _turned(self, costs: np.ndarray, qualities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Points of each draw by cost, as (log cost, quality), turned so that low cost and high quality are good."""
+    def _turned(self, costs: np.ndarray, qualities: np.ndarray) -> _Fronts:
+        """The fronts of these draws (draws, points), turned so that low cost and high quality are good."""
         if not (costs > 0).all() or not np.isfinite(costs).all() or not np.isfinite(qualities).all():
             raise ValueError("costs must be positive and finite, qualities finite")
-        return _by_cost(self._signs[0] * np.log(costs), self._signs[1] * qualities)
+        return _Fronts(self._signs[0] * np.log(costs), self._signs[1] * qualities)
 
     @cached_property
     def _draws(self):
@@ -80,7 +80,7 @@ class Comparison:
         """The cost ratio averaged over the common range of quality. A front of one point has no range: see `at`."""
         centre, low, high = _compare(*self._centres)
         if np.isnan(centre[0]):
-            single = any(_on_front(front).sum() == 1 for front in self._centres)
+            single = any(front.sizes[0] == 1 for front in self._centres)
             return EqualQuality(
                 nan, nan, nan, (nan, nan), "a front of one point" if single else "the fronts share no range of quality"
             )
@@ -93,12 +93,12 @@ class Comparison:
         Where a front reaches it and a draw of that front falls short, what the draw's best point costs stands for it.
         """
         grid = np.array([[self._signs[1] * target]])
-        centre = _cost_at(self._centres[0], grid) - _cost_at(self._centres[1], grid)
+        centre = self._centres[0].cost_at(grid) - self._centres[1].cost_at(grid)
         between = (float(target), float(target))
         if np.isnan(centre[0, 0]):
             return EqualQuality(nan, nan, nan, between, "not reached")
         grid = np.repeat(grid, self._count, 0)
-        costs = [_cost_at(front, np.minimum(grid, _ends(front)[1][:, None])) for front in self._draws]
+        costs = [front.cost_at(np.minimum(grid, front.high[:, None])) for front in self._draws]
         return _interval(float(centre[0, 0]), (costs[0] - costs[1])[:, 0], between)
 
 
@@ -111,7 +111,7 @@ def _interval(centre: float, found: np.ndarray, between) -> EqualQuality:
     return EqualQuality(exp(centre), exp(min(low, centre)), exp(max(high, centre)), between)
 
 
-# -- fronts as arrays: (draws, points) of log cost and of quality by cost, turned so that low cost and high quality are good -------
+# -- fronts as arrays: (draws, points), turned so that low cost and high quality are good ----------------------------------
 
 
 def _table(points: Sequence[Point]) -> tuple[list[int], np.ndarray, np.ndarray]:
@@ -142,44 +142,37 @@ def _resampled(cost: np.ndarray, quality: np.ndarray, chosen: np.ndarray, rng) -
     return np.exp(logs[:, :, 0] if single else np.median(logs, axis=2)).T, qualities.mean(axis=2).T
 
 
-def _by_cost(logs: np.ndarray, qualities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    order = np.lexsort((-qualities, logs), axis=1)
-    return np.take_along_axis(logs, order, 1), np.take_along_axis(qualities, order, 1)
+class _Fronts:
+    """The front of each draw, by cost: log costs and qualities (draws, points). What every question needs is computed once."""
+
+    def __init__(self, logs: np.ndarray, qualities: np.ndarray):
+        order = np.lexsort((-qualities, logs), axis=1)
+        logs, qualities = np.take_along_axis(logs, order, 1), np.take_along_axis(qualities, order, 1)
+        best = np.maximum.accumulate(qualities, axis=1)
+        on = np.concatenate([np.ones((len(best), 1), dtype=bool), qualities[:, 1:] > best[:, :-1]], axis=1)
+        self.sizes = on.sum(axis=1)
+        self.low, self.high = qualities[:, 0], best[:, -1]  # quality of the cheapest and of the dearest point
+        self._span = np.maximum(self.high - self.low, 1e-300)[:, None]
+        # All draws are asked in one call: each lies in its own stretch of the axis, [3d, 3d + 1].
+        self._stretch = 3.0 * np.arange(len(logs))[:, None]
+        self._places, self._logs = self._place(qualities)[on], logs[on]
+
+    def _place(self, qualities: np.ndarray) -> np.ndarray:
+        return np.clip((qualities - self.low[:, None]) / self._span, 0.0, 1.0) + self._stretch
+
+    def cost_at(self, grid: np.ndarray) -> np.ndarray:
+        """Log cost at which each draw's front reaches each quality of its row of the grid; nan above its best."""
+        found = np.interp(self._place(grid).ravel(), self._places, self._logs).reshape(grid.shape)
+        high = self.high[:, None]
+        return np.where(grid > high + 1e-12 * np.abs(high), nan, found)
 
 
-def _on_front(front: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    qualities = front[1]
-    best = np.maximum.accumulate(qualities, axis=1)
-    first = np.ones((len(best), 1), dtype=bool)
-    return np.concatenate([first, qualities[:, 1:] > best[:, :-1]], axis=1)
-
-
-def _ends(front: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Quality of the cheapest and of the dearest point of each draw's front."""
-    return front[1][:, 0], front[1].max(axis=1)
-
-
-def _compare(arm, baseline) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _compare(arm: _Fronts, baseline: _Fronts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean log ratio of each draw over its own common range, and that range; nan where there is none."""
-    (low_a, high_a), (low_b, high_b) = _ends(arm), _ends(baseline)
-    low, high = np.maximum(low_a, low_b), np.minimum(high_a, high_b)
+    low, high = np.maximum(arm.low, baseline.low), np.minimum(arm.high, baseline.high)
     none = high <= low
     middles = (np.arange(GRID) + 0.5) / GRID
     grid = low[:, None] + np.where(none, 0.0, high - low)[:, None] * middles
     with np.errstate(invalid="ignore"):
-        means = (_cost_at(arm, grid) - _cost_at(baseline, grid)).mean(axis=1)
+        means = (arm.cost_at(grid) - baseline.cost_at(grid)).mean(axis=1)
     return np.where(none, nan, means), low, high
-
-
-def _cost_at(front: tuple[np.ndarray, np.ndarray], grid: np.ndarray) -> np.ndarray:
-    """Log cost at which each draw's front reaches each quality of its row of the grid; nan above its best."""
-    logs, qualities = front
-    mask = _on_front(front)
-    low, high = qualities[:, :1], qualities.max(axis=1, keepdims=True)
-    span = np.maximum(high - low, 1e-300)
-    # All draws in one call: each lies in its own stretch of the axis, [3d, 3d + 1].
-    stretch = 3.0 * np.arange(len(logs))[:, None]
-    at = np.clip((grid - low) / span, 0.0, 1.0) + stretch
-    places = (np.clip((qualities - low) / span, 0.0, 1.0) + stretch)[mask]
-    found = np.interp(at.ravel(), places, logs[mask]).reshape(at.shape)
-    return np.where(grid > high + 1e-12 * np.abs(high), nan, found)

@@ -3,7 +3,9 @@
 import csv
 import hashlib
 import json
+import os
 import re
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -78,6 +80,16 @@ def test_pages_are_well_formed_and_carry_the_policy(request, which):
         assert sum(tag == "h1" for tag, _ in page.tags) == 1
         policy = next(attrs["content"] for tag, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy")
         assert "script-src 'self';" in policy and "default-src 'none'" in policy and "unsafe-eval" not in policy
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("VNU_JAR"), reason="VNU_JAR names the Nu Html Checker (npm install vnu-jar), run by java")
+@pytest.mark.parametrize("which", ["site", "hostile_site"])
+def test_the_nu_html_checker_finds_no_error(request, which):
+    found = [str(path) for path in sorted(request.getfixturevalue(which).rglob("*.html"))]
+    command = ["java", "-jar", os.environ["VNU_JAR"], "--errors-only", *found]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (checked.returncode, checked.stderr) == (0, "")
 
 
 def test_hostile_strings_are_text(hostile_site):
