@@ -105,7 +105,7 @@ class TpuKnn(VectorIndex):
         ]
 
     def nearest(self, queries, k):
-        self.run.tally(queries=len(queries))
+        self.run.tally(queries=len(queries), distances=len(queries) * self.rows)
         bins = self.bins_used(k)
         if self.groups % bins or self.groups * GROUP - self.rows >= GROUP * bins:
             self._deal(bins)

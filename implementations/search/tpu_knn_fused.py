@@ -168,7 +168,7 @@ class TpuKnnFused(VectorIndex):
         return found
 
     def nearest(self, queries, k):
-        self.run.tally(queries=len(queries))
+        self.run.tally(queries=len(queries), distances=len(queries) * self.rows)
         parts = queries.contiguous().split(QUERIES)
         found = [self._nearest(part, k) for part in parts]
         return found[0] if len(found) == 1 else torch.cat(found)

@@ -91,7 +91,7 @@ class TpuKnnJax(VectorIndex):
 
     def nearest(self, queries, k):
         checked_target(self.recall_target)
-        self.run.tally(queries=len(queries))
+        self.run.tally(queries=len(queries), distances=len(queries) * self.rows)
         arguments = {"k": k, "l2": self.metric == "l2", "target": self.recall_target}
         parts = [queries[start : start + QUERIES] for start in range(0, len(queries), QUERIES)]
         found = [nearest(self.base, self.bias, self.mean, part, **arguments) for part in parts]
