@@ -312,7 +312,8 @@ def test_counts_and_flops_agree_with_a_count_by_hand():
     q = (QUERIES - method.mean).astype(np.float64)
     ranking = q @ method.lists.centres.T - method.lists.centre_bias
     probed = np.argsort(-ranking, axis=1)[:, :3]
-    assert counts == {"queries": 200, "points": method.lists.size[probed].sum(), "rescored": 200 * 40}
+    points = method.lists.size[probed].sum()
+    assert counts == {"queries": 200, "points": points, "rescored": 200 * 40, "distances": 200 * 32 + points + 200 * 40}
     flops = method.flops("serve", None, counts)
     assert flops.executed == 2 * 200 * 32 * 18 + 2 * 200 * 16 * 12 * 2 + 2 * 8000 * 18  # 9 blocks are padded to 12
     assert flops.other == counts["points"] * 12
