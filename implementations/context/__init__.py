@@ -1,0 +1,1 @@
+"""Models that read a context: encoded before the question is known, or together with it."""
