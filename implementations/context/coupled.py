@@ -41,8 +41,8 @@ class Coupled(ContextReader):
 
     def slots(self, batch: int):
         """Room for keys and values of a context and a question: [layers, 2, batch, context + n, d]."""
-        given = self.given
-        return torch.empty(self.layers(), 2, batch, given.context + given.n, given.d, device=self.run.device)
+        given, like = self.given, self.net.head.weight
+        return torch.empty(self.layers(), 2, batch, given.context + given.n, given.d, device=like.device, dtype=like.dtype)
 
     def encode(self, documents):
         """Keys and values [layers, 2, b, context, d] of whole contexts."""

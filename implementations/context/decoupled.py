@@ -138,9 +138,11 @@ class Decoupled(ContextReader):
         given = self.given
         return given.layers * costs.block(batch * given.context, given.length, given.d)
 
+    def filling(self, batch):
+        return self.encoding(batch) + self.given.layers * costs.project(batch * self.given.context, self.given.d)
+
     def offline(self, batch):
-        given, found = self.given, self.encoding(batch)
-        return found if self.cache == "hidden" else found + given.layers * costs.project(batch * given.context, given.d)
+        return self.encoding(batch) if self.cache == "hidden" else self.filling(batch)
 
     def stored_bytes(self):
         return 4.0 * self.given.d * (1 if self.cache == "hidden" else 2 * self.given.layers)
