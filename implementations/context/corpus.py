@@ -26,20 +26,22 @@ class Questions:
         return Questions(self.documents[rows], self.inputs[rows], self.targets[rows])
 
 
-def kvbook(rng: np.random.Generator, count: int, documents: int, pairs: int) -> Questions:
-    """Every question has documents of its own, of `pairs` (key, value) each; the asked key is in exactly one of them, once.
+def kvbook(rng: np.random.Generator, count: int, documents: int, pairs: int, asked: int) -> Questions:
+    """Every question has documents of its own, of `pairs` (key, value) each; each of `asked` keys is in one of them, once.
 
-    Nothing can be remembered from training. The input is the key, the target its value; chance is 1/64.
+    Nothing can be remembered from training. The inputs are keys, the targets their values; chance is 1/64.
     """
-    if not 1 <= pairs < KEYS:
-        raise ValueError(f"a document has 1 to {KEYS - 1} pairs, not {pairs}")
-    asked = rng.integers(0, KEYS, count)
-    others = 1 + rng.random((count, documents, KEYS - 1)).argsort(-1)[:, :, :pairs]  # distinct within a document, never 0
-    keys, values = (asked[:, None, None] + others) % KEYS, KEYS + rng.integers(0, VALUES, (count, documents, pairs))
-    rows, gold, place = np.arange(count), rng.integers(0, documents, count), rng.integers(0, pairs, count)
-    keys[rows, gold, place] = asked
-    book = np.stack((keys, values), -1).reshape(count, documents, 2 * pairs).astype(np.int64)
-    return Questions(book, asked[:, None].astype(np.int64), values[rows, gold, place][:, None].astype(np.int64))
+    if not 1 <= asked <= min(documents * pairs, KEYS - pairs):
+        most = f"at most {min(documents * pairs, KEYS - pairs)} of {KEYS}"
+        raise ValueError(f"{documents} documents of {pairs} pairs have room for {most} keys to ask for, not {asked}")
+    inputs, others = np.split(rng.random((count, KEYS)).argsort(-1), [asked], axis=1)
+    drawn = rng.random((count, documents, KEYS - asked)).argsort(-1)[:, :, :pairs]  # distinct within a document
+    keys = np.take_along_axis(others[:, None], drawn, -1).reshape(count, -1)
+    slots = rng.random(keys.shape).argsort(-1)[:, :asked]
+    np.put_along_axis(keys, slots, inputs, -1)
+    values = KEYS + rng.integers(0, VALUES, keys.shape)
+    book = np.stack((keys, values), -1).reshape(count, documents, 2 * pairs)
+    return Questions(book, inputs, np.take_along_axis(values, slots, -1))
 
 
 def passages(windows: np.ndarray, documents: int, length: int, prompt: int) -> Questions:
@@ -95,7 +97,7 @@ class Given:
     def draw(self, rng: np.random.Generator, count: int) -> Questions:
         """Fresh training questions."""
         if self.name == "kvbook":
-            return kvbook(rng, count, self.documents, self.length // 2)
+            return kvbook(rng, count, self.documents, self.length // 2, self.n)
         from ..shared.text import windows
 
         found = windows(self.text, count, self.context + self.n + 1, rng)

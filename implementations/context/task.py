@@ -141,7 +141,7 @@ class ContextTask(Task):
     interface = ContextReader
     phases = ("build", "serve")
     data = (
-        Data("kvbook", {"d": 64, "heads": 4, "layers": 2, "documents": 2, "pairs": 16, "batch": 64}),
+        Data("kvbook", {"d": 64, "heads": 4, "layers": 2, "documents": 2, "pairs": 16, "asked": 8, "batch": 64}),
         Data(
             "stdlib-text",
             {"d": 64, "heads": 4, "layers": 2, "documents": 2, "length": 128, "prompt": 16, "answer": 48, "batch": 32},
@@ -188,9 +188,9 @@ class ContextTask(Task):
         if wrong := [name for name, value in args.items() if value < 1]:
             raise ValueError(f"{data}: {', '.join(wrong)} must be at least 1")
         if data.name == "kvbook":
-            pairs = args.pop("pairs")
-            drawn = [corpus.kvbook(np.random.default_rng((seed, i)), count, args["documents"], pairs) for i in (2, 3)]
-            train, sizes = np.zeros(0, np.uint8), {"length": 2 * pairs, "prompt": 1, "n": 1}
+            pairs, n = args.pop("pairs"), args.pop("asked")
+            drawn = [corpus.kvbook(np.random.default_rng((seed, i)), count, args["documents"], pairs, n) for i in (2, 3)]
+            train, sizes = np.zeros(0, np.uint8), {"length": 2 * pairs, "prompt": n, "n": n}
         else:
             answer, length, prompt = args.pop("answer"), args["length"], args["prompt"]
             train, *parts = text.split(prepared["text"])
