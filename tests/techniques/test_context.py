@@ -24,7 +24,7 @@ from effbench.run.exercise import exercise
 
 ARMS = [NoContext, Coupled, FusionInDecoder, Decoupled]
 SMALL = {"d": 16, "heads": 2, "layers": 2, "documents": 3, "batch": 4}
-BOOK = Data("kvbook", {**SMALL, "pairs": 4})
+BOOK = Data("kvbook", {**SMALL, "pairs": 4, "asked": 3})
 TEXT = Data("stdlib-text", {**SMALL, "length": 12, "prompt": 3, "answer": 5})
 DATA = pytest.mark.parametrize("data", [BOOK, TEXT], ids=lambda data: data.name)
 PREPARED = {"text": text.standard_library(60_000)}
@@ -241,14 +241,19 @@ def test_no_arm_sees_the_answer_before_it_gives_it(arm):
 # -- questions ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_asked_key_is_in_the_book_once_with_the_answer():
-    found = corpus.kvbook(np.random.default_rng(0), 500, 3, 16)
+def test_every_asked_key_is_in_the_book_once_with_its_answer():
+    found = corpus.kvbook(np.random.default_rng(0), 500, 3, 16, 5)
     keys, values = found.documents[..., ::2], found.documents[..., 1::2]
-    place = keys == found.inputs[:, :, None]
-    assert (place.sum((1, 2)) == 1).all() and (values[place] == found.targets[:, 0]).all()
-    assert keys.max() < 64 <= values.min() and values.max() < 128
+    places = set()
+    for i in range(5):
+        place = keys == found.inputs[:, i, None, None]
+        assert (place.sum((1, 2)) == 1).all() and (values[place] == found.targets[:, i]).all()
+        places |= set(place.reshape(500, -1).argmax(1))
+    assert places == set(range(48)) and keys.max() < 64 <= values.min() and values.max() < 128
     assert all(len(set(document)) == 16 for document in keys.reshape(-1, 16))
-    assert set(place.any(2).argmax(1)) == {0, 1, 2} and len(set(place.any(1).argmax(1))) == 16
+    for pairs, asked in ((16, 49), (60, 5), (4, 0)):
+        with pytest.raises(ValueError, match="room for at most"):
+            corpus.kvbook(np.random.default_rng(0), 5, 2, pairs, asked)
 
 
 def test_text_is_asked_after_its_prompt_and_no_answer_is_in_another_document():
@@ -379,7 +384,7 @@ def test_bad_batches_are_refused(arm):
     ("arm", "data", "settings", "message"),
     [
         (Coupled, "kvbook(d=16)", {"depth": 0}, "depth=0"),
-        (Decoupled, "kvbook(pairs=64)", {}, "1 to 63 pairs"),
+        (Decoupled, "kvbook(pairs=60)", {}, "room for at most 4"),
         (Decoupled, "kvbook(documents=0)", {}, "documents must be at least 1"),
         (Decoupled, "kvbook(d=18)", {}, "4 heads"),
     ],
