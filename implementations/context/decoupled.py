@@ -9,12 +9,10 @@ online. Left out: the retriever, T5's pretrained weights and relative positions.
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from effbench import Bound, Claim, knob
 
-from ..shared.transformer import Transformer
-from . import caches, costs
+from . import caches, costs, training
 from .corpus import PAD, VOCABULARY
 from .task import ContextReader
 
@@ -32,7 +30,7 @@ class Decoupled(ContextReader):
                 Bound("quality.bits-shuffled", ">=", 0.98, over="no-context", case="cached-1"),
             ),
             partly=(0,),
-            size="quick",
+            size="full",
         ),
         Claim(
             "Competitive with readers whose context encoding sees the question; here: bits within 2 % of theirs",
@@ -41,7 +39,7 @@ class Decoupled(ContextReader):
                 Bound("quality.bits", "<=", 1.02, over="coupled", case="cached-1"),
                 Bound("quality.bits", "<=", 1.02, over="fusion-in-decoder", case="cached-1"),
             ),
-            size="quick",
+            size="full",
         ),
         Claim(
             "Encoding moves out of the question's way: a third of the coupled reader's FLOPs, in combinations it has not cached",
@@ -69,10 +67,7 @@ class Decoupled(ContextReader):
     hidden = projected = mask = None  # of the stored library, all its documents in a row
 
     def networks(self, given):
-        sizes = (VOCABULARY, given.d, given.layers, given.heads)
-        encoder = Transformer(*sizes, given.length)
-        encoder.head = None  # nothing is predicted from the encoder's side
-        return nn.ModuleDict({"encoder": encoder, "decoder": Transformer(*sizes, given.n, causal=True, cross=True)})
+        return training.encoder_decoder(given, given.length)
 
     def configure(self, **knobs):
         super().configure(**knobs)

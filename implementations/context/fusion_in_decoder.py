@@ -8,10 +8,8 @@ pretrained weights; the question and document markers.
 from __future__ import annotations
 
 import torch
-from torch import nn
 
-from ..shared.transformer import Transformer
-from . import caches, costs
+from . import caches, costs, training
 from .corpus import PAD, VOCABULARY
 from .task import ContextReader
 
@@ -20,10 +18,7 @@ class FusionInDecoder(ContextReader):
     name = "fusion-in-decoder"
 
     def networks(self, given):
-        sizes = (VOCABULARY, given.d, given.layers, given.heads)
-        encoder = Transformer(*sizes, given.prompt + given.length)
-        encoder.head = None  # nothing is predicted from the encoder's side
-        return nn.ModuleDict({"encoder": encoder, "decoder": Transformer(*sizes, given.n, causal=True, cross=True)})
+        return training.encoder_decoder(given, given.prompt + given.length)
 
     def logits(self, inputs, documents):
         b, k = documents.shape[:2]

@@ -1,4 +1,7 @@
-"""The recipe that every arm shares: the same questions in the same order, loss on the asked tokens, AdamW, warm-up, cosine. PyTorch."""
+"""The networks of the encoder-decoder arms, and the recipe of all. PyTorch.
+
+The same questions in the same order, loss on the asked tokens, AdamW with warm-up and cosine decay.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,19 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
 
-from .corpus import UNASKED, Questions
+from ..shared.transformer import Transformer
+from .corpus import UNASKED, VOCABULARY, Questions
+
+
+def encoder_decoder(given, length: int) -> nn.ModuleDict:
+    """Encoder of `length` positions and decoder with cross-attention, of one width and depth, with one table of tokens as in T5."""
+    sizes = (VOCABULARY, given.d, given.layers, given.heads)
+    encoder, decoder = Transformer(*sizes, length), Transformer(*sizes, given.n, causal=True, cross=True)
+    encoder.head, encoder.tokens = None, decoder.tokens  # nothing is predicted from the encoder's side
+    return nn.ModuleDict({"encoder": encoder, "decoder": decoder})
 
 
 def train(method, given, run) -> Iterator[float]:
