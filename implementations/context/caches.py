@@ -1,6 +1,7 @@
-"""The shared transformer with keys and values from outside: encoder with padding, decoder over cached documents, causal prefix. PyTorch.
+"""The shared transformer with keys and values from outside. PyTorch.
 
-Same parameters and same function as `Transformer.encode` and `Transformer.forward`; what is new is what may be left out of a call.
+Encoder with directions and padding, decoder over cached documents, causal network after a cached prefix. Same parameters and same
+function as `Transformer`; what is new is what may be left out of a call, and a fixed bias of the encoder's scores.
 """
 
 from __future__ import annotations
@@ -10,15 +11,35 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from ..shared.transformer import Transformer, split
 
+UNSEEN = -1e9  # finite, so that a row which sees nothing is no NaN; nobody reads such a row
+
+
+def directions(heads: int, length: int):
+    """Bias [heads, length, length] of attention scores: in pairs of heads, one looks left and one right, ever further.
+
+    The pairs' slopes are 1/2, 1/8, ... a token, 0 for the last of several (ALiBi, Press et al., arXiv 2108.12409, both ways).
+    It stands for T5's learned relative positions: with absolute ones alone an encoder did not learn to bind a key to its value.
+    """
+    ahead = torch.arange(length) - torch.arange(length)[:, None]
+    made = []
+    for head in range(heads):
+        pair, seen = head // 2, (ahead <= 0) if head % 2 == 0 else (ahead >= 0)
+        slope = 0.0 if pair and pair == (heads - 1) // 2 else 0.5 ** (1 + 2 * pair)
+        made.append(torch.where(seen, -slope * ahead.abs(), UNSEEN))
+    return torch.stack(made)
+
 
 def encode(net: Transformer, ids, mask=None):
-    """Tokens [b, t] -> [b, t, d], bidirectional, positions from 0. `mask` [b, t] is False at padding, which nobody then reads."""
+    """Tokens [b, t] -> [b, t, d], positions from 0, `net.bias` from `directions`; `mask` [b, t] is False at padding."""
+    t = ids.shape[1]
+    bias = net.bias[None, :, :t, :t]
     if mask is not None:
-        mask = mask.clone()
-        mask[:, 0] = True  # of a document without a token, which is masked where it would be read
-    x = net.tokens(ids) + net.positions.weight[: ids.shape[1]]
+        bias = bias.masked_fill(~mask[:, None, None, :], UNSEEN)
+    x = net.tokens(ids) + net.positions.weight[:t]
     for block in net.blocks:
-        x = x + block.attention(block.norms[0](x), mask=mask)
+        y, attention = block.norms[0](x), block.attention
+        q, k, v = (split(z, attention.heads) for z in (attention.query(y), *attention.key_value(y).chunk(2, -1)))
+        x = x + attention.out(scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2))
         x = x + block.feed_forward(block.norms[1](x))
     return net.norm(x)
 

@@ -1,4 +1,4 @@
-"""Questions with documents: pairs to look up (`kvbook`), and the bytes that follow a piece of Python source (`stdlib-text`). numpy."""
+"""Questions with documents: pairs to look up (`kvbook`), bytes that follow a piece of Python source (`stdlib-text`). numpy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FLOPs of the readers by formula: matmuls apart from attention scores, since the backward pass of fused attention does five products.
+"""FLOPs of the readers by formula: matmuls apart from attention scores, which cost the backward pass more.
 
 Rows are counted over the whole batch, keys per sequence. A causal mask is not subtracted.
 """

@@ -1,9 +1,9 @@
 """Decoupled context processing: each document is encoded once, without the question; the decoder looks at the stored vectors.
 
-Li, Guo & Kumar, Decoupled Context Processing for Context Augmented Language Modeling, arXiv 2210.05758. Encoder outputs of the retrieved
-documents stand side by side, each from position 0, so that neither order nor company changes them; the question goes to the decoder
-alone. `cache` keeps the encoder's output ("hidden") or every decoder layer's keys and values of it ("kv"): more bytes, no projection
-online. Left out: the retriever, T5's pretrained weights and relative positions.
+Li, Guo & Kumar, Decoupled Context Processing for Context Augmented Language Modeling, arXiv 2210.05758. Encoder outputs of the
+retrieved documents stand side by side, each from position 0, so that neither order nor company changes them; the question goes to
+the decoder alone. `cache` keeps the encoder's output ("hidden") or every decoder layer's keys and values of it ("kv"): more bytes,
+no projection online. Left out: the retriever, T5's pretrained weights; its relative positions are fixed ones here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Decoupled(ContextReader):
     name = "decoupled-context"
     claims = (
         Claim(
-            "Reads a context it has encoded before the question: better than no context, and documents of another question do not do",
+            "Reads what it encoded before the question: better than no context, and documents of another question do not do",
             "Li, Guo & Kumar, arXiv 2210.05758, abstract (grounded in the context); the bounds are effbench's",
             parts=(
                 Bound("quality.bits", "<", 1.0, over="no-context", case="cached-1"),

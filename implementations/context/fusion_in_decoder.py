@@ -1,7 +1,7 @@
 """Fusion-in-Decoder: the encoder reads the question with each document, the decoder looks at all of them.
 
-Izacard & Grave, Leveraging Passage Retrieval with Generative Models, arXiv 2007.01282. Documents are encoded apart from each other, but
-not from the question, so that nothing can be encoded before it is known: the bound on quality that decoupling gives up. Left out:
+Izacard & Grave, Leveraging Passage Retrieval with Generative Models, arXiv 2007.01282. Documents are encoded apart from each other,
+but not from the question: nothing can be encoded before it is known, which is the quality that decoupling gives up. Left out:
 pretrained weights; the question and document markers.
 """
 

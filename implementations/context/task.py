@@ -1,7 +1,7 @@
-"""A small transformer answers questions about documents: what is gained by reading them, and what reading costs when it can be done before.
+"""A small transformer answers questions about documents: what reading them gains, and what it costs when it can be done before.
 
-Fairness: every arm gets the same questions, recipe and steps (or FLOPs), the same width, and a decoder of the same depth. The documents
-of the test are known when a method has been trained, as a corpus is, so that it may encode or prefill them; the questions are not.
+Fairness: every arm gets the same questions, recipe and steps (or FLOPs), the same width, and a decoder of the same depth. The
+documents of the test are known when a method has been trained, as a corpus is: it may encode or prefill them.
 Controls: no context at all, and documents that belong to another question (`-shuffled`).
 """
 
@@ -14,15 +14,15 @@ import numpy as np
 
 from effbench import Case, Data, Flops, Log, Method, Metric, Step, Task, Wrong, param
 
-from . import corpus, costs
-from .corpus import UNASKED, VOCABULARY, Given, Hidden, Questions
+from . import corpus, costs, scoring
+from .corpus import VOCABULARY, Given, Hidden, Questions
 
 BYTES = {"smoke": 400_000, "quick": 2_000_000, "full": 8_000_000}
 ASKED = {"smoke": 4, "quick": 256, "full": 256}  # questions of the test, and of validation
 
 
 class ContextReader(Method):
-    """The interface: `networks` makes the modules, `logits` answers and can be trained; `store`, `read_cached` and `encode` use a cache.
+    """The interface: `networks` makes the modules, `logits` answers and can be trained; the rest is about caches.
 
     Tokens are int64 on the device: inputs [b, n], documents [b, k, length]; answers are logits [b, n, vocabulary].
     """
@@ -84,9 +84,11 @@ class ContextReader(Method):
     def prepare(self, given: Given) -> None:
         import torch
 
+        from . import training
+
         self.given = given
         torch.manual_seed(self.run.seed)
-        self.net = self.networks(given).to(self.run.device)
+        self.net = training.initialised(self.networks(given)).to(self.run.device)
 
     def finish(self) -> None:
         import torch
@@ -133,7 +135,7 @@ class ContextReader(Method):
 
 
 class ContextTask(Task):
-    """Bits and accuracy with the documents, with foreign ones and without; the cost of a call by what is cached; bytes kept; break-even."""
+    """Bits and accuracy with one's documents and with foreign ones; the cost by what is cached; bytes kept; break-even."""
 
     name = "context-reading"
     version = 1
@@ -203,7 +205,7 @@ class ContextTask(Task):
         from . import training
 
         method.net.eval()
-        found = judged(training.answers(method, given.validation), given.validation.targets)
+        found = scoring.judged(training.answers(method, given.validation), given.validation.targets)
         method.net.train()
         return {name: float(values.mean()) for name, values in zip(("bits", "accuracy"), found)}
 
@@ -259,34 +261,8 @@ class ContextTask(Task):
         targets = asked.targets[np.arange(len(logits)) % len(asked)]
         if logits.shape != (*targets.shape, VOCABULARY):
             raise Wrong(f"logits {logits.shape} for {len(targets)} questions of {given.n} tokens and {VOCABULARY} symbols")
-        bits, accuracy = judged(logits, targets)
+        bits, accuracy = scoring.judged(logits, targets)
         foreign = Questions(np.roll(asked.documents, len(asked) // 2, 0), asked.inputs, asked.targets)
-        bits_of, accuracy_of = judged(training.answers(method, foreign), asked.targets)
+        bits_of, accuracy_of = scoring.judged(training.answers(method, foreign), asked.targets)
         found = {"bits": bits, "accuracy": accuracy, "bits-shuffled": bits_of, "accuracy-shuffled": accuracy_of}
-        return found | {"bytes-per-token": method.stored_bytes()} | self._break_even(method, given, case)
-
-    @staticmethod
-    def _break_even(method, given: Given, case: Case) -> dict[str, Any]:
-        """Against a coupled reader of the decoder's depth: one that reads anew each time, and one that caches prefixes, as the case says."""
-        if case["cached"] == "nothing" or not (offline := method.offline(1).forward):
-            return {}
-        d, m, n, layers = given.d, given.context, given.n, given.layers
-        kept = m if case["cached"] == "together" else given.length
-        filled = costs.prefill(1, m, 0, d, layers).forward
-        question = costs.extend(1, n, m, d, layers, VOCABULARY).forward
-        online = method.online(1, case["cached"]).forward
-        rest = costs.prefill(1, m - kept, kept, d, layers).forward
-        return {
-            "break-even": costs.break_even(offline, online, 0.0, filled + question),
-            "break-even-prefix": costs.break_even(offline, online, filled, rest + question),
-        }
-
-
-def judged(logits: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bits for each asked token and share of them that is predicted, means of each question: two arrays [count]."""
-    asked, which = targets != UNASKED, np.where(targets == UNASKED, 0, targets)[..., None]
-    logits = logits.astype(np.float64)
-    peak = logits.max(-1, keepdims=True)
-    chance = (peak + np.log(np.exp(logits - peak).sum(-1, keepdims=True)) - np.take_along_axis(logits, which, -1))[..., 0]
-    right, count = logits.argmax(-1) == which[..., 0], asked.sum(-1)
-    return (chance * asked).sum(-1) / count / np.log(2), (right & asked).sum(-1) / count
+        return found | {"bytes-per-token": method.stored_bytes()} | scoring.break_even(method, given, case)

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from ..shared.transformer import Transformer
+from . import caches
 from .corpus import UNASKED, VOCABULARY, Questions
 
 
@@ -22,7 +23,16 @@ def encoder_decoder(given, length: int) -> nn.ModuleDict:
     sizes = (VOCABULARY, given.d, given.layers, given.heads)
     encoder, decoder = Transformer(*sizes, length), Transformer(*sizes, given.n, causal=True, cross=True)
     encoder.head, encoder.tokens = None, decoder.tokens  # nothing is predicted from the encoder's side
+    encoder.register_buffer("bias", caches.directions(given.heads, length), persistent=False)
     return nn.ModuleDict({"encoder": encoder, "decoder": decoder})
+
+
+def initialised(net: nn.Module) -> nn.Module:
+    """Tables of tokens and positions of unit scale, as the output of a layer: smaller ones drown in the mean over a context."""
+    for module in net.modules():
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight)
+    return net
 
 
 def train(method, given, run) -> Iterator[float]:

@@ -11,7 +11,8 @@ from effbench_implementations.context.coupled import Coupled
 from effbench_implementations.context.decoupled import Decoupled
 from effbench_implementations.context.fusion_in_decoder import FusionInDecoder
 from effbench_implementations.context.no_context import NoContext
-from effbench_implementations.context.task import ContextTask, judged
+from effbench_implementations.context.scoring import break_even, judged
+from effbench_implementations.context.task import ContextTask
 from effbench_implementations.shared import text
 
 from effbench import Budget, Case, Data, Run
@@ -214,10 +215,21 @@ def test_coupled_in_parts_is_the_causal_network_over_the_whole_text(data):
         torch.testing.assert_close(method.read(inputs, documents), whole, rtol=0, atol=1e-10)
 
 
-def test_encoder_and_decoder_are_the_shared_ones():
+def test_encoder_and_decoder_are_the_shared_ones_but_for_the_directions():
     method, (inputs, documents, _) = reader(Decoupled), asked()
     hidden = method.net["encoder"].encode(documents.flatten(0, 1)).unflatten(0, (4, 3)).flatten(1, 2)
-    torch.testing.assert_close(method.read(inputs, documents), method.net["decoder"](inputs, hidden), rtol=0, atol=1e-10)
+    shared = method.net["decoder"](inputs, hidden)
+    assert not torch.allclose(method.read(inputs, documents), shared, atol=1e-3)
+    method.net["encoder"].bias.zero_()
+    torch.testing.assert_close(method.read(inputs, documents), shared, rtol=0, atol=1e-10)
+
+
+def test_heads_look_left_and_right():
+    bias = caches.directions(6, 5)
+    seen = bias > caches.UNSEEN / 2
+    assert (seen[::2] == torch.ones(5, 5).tril().bool()).all() and (seen[1::2] == torch.ones(5, 5).triu().bool()).all()
+    assert bias[0, 4].tolist() == [-2, -1.5, -1, -0.5, 0] and bias[2, 4, 3] == -0.125 and (bias[4:][seen[4:]] == 0).all()
+    assert (caches.directions(2, 3)[1, 0] == torch.tensor([0, -0.5, -1])).all()
 
 
 def test_fusion_reads_the_prompt_with_each_document_and_not_the_answer():
@@ -335,11 +347,11 @@ def test_break_even():
     assert costs.break_even(100, 10, 0, 30) == [5.0]
     assert costs.break_even(100, 30, 0, 30) == [] and costs.break_even(10, 10, 20, 30) == [0.0]
     method = reader(Decoupled)
-    found = ContextTask._break_even(method, method.given, Case("c", {"cached": "apart", "batch": 1}))
+    found = break_even(method, method.given, Case("c", {"cached": "apart", "batch": 1}))
     uses = found["break-even"][0]
     rival = costs.prefill(1, 36, 0, 16, 2).forward + costs.extend(1, 7, 36, 16, 2, VOCABULARY).forward
     assert method.offline(1).forward + uses * method.online(1, "apart").forward == pytest.approx(uses * rival)
-    assert ContextTask._break_even(reader(NoContext), method.given, Case("c", {"cached": "apart", "batch": 1})) == {}
+    assert break_even(reader(NoContext), method.given, Case("c", {"cached": "apart", "batch": 1})) == {}
 
 
 # -- runs -----------------------------------------------------------------------------------------------------------------
