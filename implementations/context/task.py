@@ -143,7 +143,7 @@ class ContextTask(Task):
     interface = ContextReader
     phases = ("build", "serve")
     data = (
-        Data("kvbook", {"d": 64, "heads": 4, "layers": 2, "documents": 2, "pairs": 16, "asked": 8, "batch": 64}),
+        Data("kvbook", {"d": 64, "heads": 4, "layers": 2, "documents": 2, "pairs": 8, "asked": 8, "batch": 64}),
         Data(
             "stdlib-text",
             {"d": 64, "heads": 4, "layers": 2, "documents": 2, "length": 128, "prompt": 16, "answer": 48, "batch": 32},
