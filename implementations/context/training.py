@@ -28,10 +28,10 @@ def encoder_decoder(given, length: int) -> nn.ModuleDict:
 
 
 def initialised(net: nn.Module) -> nn.Module:
-    """Tables of tokens and positions of unit scale, as the output of a layer: smaller ones drown in the mean over a context."""
-    for module in net.modules():
+    """Tables of tokens on the scale of a layer's output: smaller ones drown in the mean over a context. Places a tenth of that."""
+    for name, module in net.named_modules():
         if isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight)
+            nn.init.normal_(module.weight, std=0.1 if name.endswith("positions") else 1.0)
     return net
 
 
