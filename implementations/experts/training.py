@@ -40,8 +40,13 @@ def batch(source: np.ndarray, given, rng, run) -> tuple[torch.Tensor, torch.Tens
     return run.put(inputs), run.put(targets)
 
 
+def served(x: torch.Tensor, run) -> torch.Tensor:
+    """In the number format that the network is served in: what stands before the layer gives it that."""
+    return x.to(getattr(torch, run.dtype))
+
+
 def loss(net, inputs, targets) -> torch.Tensor:
-    return cross_entropy(net(inputs).flatten(0, 1), targets.flatten(), ignore_index=-100)
+    return cross_entropy(net(inputs).flatten(0, 1).float(), targets.flatten(), ignore_index=-100)
 
 
 def train(method, given, run) -> Iterator[float]:
@@ -70,6 +75,6 @@ def bits(method, given, source: np.ndarray, seed: int) -> list[dict[str, float]]
     rng, found = np.random.default_rng((seed, 2)), []
     for _ in range(given.batches):
         value = float(loss(method.net, *batch(source, given, rng, method.run))) / math.log(2)
-        shares = getattr(method.net.blocks[-1].feed_forward, "shares", {})
+        shares = getattr(method.net.blocks[-1].feed_forward, "shares", dict)()
         found.append({"bits-per-byte": value, **{name: float(share) for name, share in shares.items()}})
     return found
