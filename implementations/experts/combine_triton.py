@@ -43,12 +43,13 @@ def weighted_rows(Y, ROW, WEIGHT, START, OUT, n, D: tl.constexpr, EACH: tl.const
             weight = tl.load(WEIGHT + token * EACH + j)
             total += weight * tl.load(Y + row * D + dims, mask=dims < D, other=0.0).to(tl.float32)
     else:
-        start = tl.load(START + token)
+        i = tl.load(START + token)
         stop = tl.load(START + token + 1)
-        for i in range(start, stop):
+        while i < stop:
             row = tl.load(ROW + i)
             weight = tl.load(WEIGHT + i)
             total += weight * tl.load(Y + row * D + dims, mask=dims < D, other=0.0).to(tl.float32)
+            i += 1
     tl.store(OUT + token * D + dims, total.to(OUT.dtype.element_ty), mask=dims < D)
 
 

@@ -70,8 +70,8 @@ class ExpertLayer(Method):
     def build(self, given: Given, run):
         from . import training
 
-        if not run.budget.steps:
-            raise ValueError("experts need a budget in steps, the same for every arm: budget = {steps = 600}")
+        if not (run.budget.steps or run.budget.time):
+            raise ValueError("experts need a budget, the same for every arm: budget = {steps = 600} or {time = 60}")
         self.prepare(given)
         for loss in training.train(self, given, run):
             self.last_loss = loss
