@@ -82,7 +82,7 @@ def combine(y, row, weight, n: int, each: int = 0, start=None):
     wide = torch.promote_types(y.dtype, torch.float32)
     parts = y.index_select(0, row).to(wide) * weight[:, None].to(wide)
     if each:
-        return parts.view(n, each, -1).sum(1).to(y.dtype)
+        return parts.view(n, each, y.shape[1]).sum(1).to(y.dtype)
     counts = start.diff()
     token = torch.repeat_interleave(torch.arange(n, device=y.device), counts, output_size=len(row))
     return torch.zeros(n, y.shape[1], dtype=wide, device=y.device).index_add_(0, token, parts).to(y.dtype)
