@@ -1,8 +1,8 @@
 """Serving without capacity: assignments sorted by expert, one grouped product over ragged rows, rows added up token by token.
 
 After MegaBlocks (Gale et al., arXiv 2211.15841), with the grouped product of PyTorch in place of block-sparse ones. Nothing is padded
-and nothing dropped. The offsets stay on the device: no call waits for the host, so a call can be captured as a CUDA graph. No
-gradients: training keeps its buffers of fixed capacity (routing.py).
+and nothing dropped. The offsets stay on the device: no call waits for the host, so a call can be captured as a CUDA graph.
+Training keeps its buffers of fixed capacity (routing.py).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def chosen(kernel: str, run, d: int, width: int) -> bool:
 
 def two_best(logits):
     """float32 [n, experts] -> the two best experts int16 [n, 2] and their chances, divided by their sum: float32 [n, 2]."""
-    if logits.is_cuda:
+    if logits.is_cuda and not torch.is_grad_enabled():
         from . import combine_triton
 
         return combine_triton.choose(logits)
@@ -75,7 +75,7 @@ def products(rows, ends, experts):
 
 def combine(y, row, weight, n: int, each: int = 0, start=None):
     """out[t] = sum_i weight[i] y[row[i]], added in float32 at least; i runs over `each` a token, or from start[t] to start[t + 1]."""
-    if y.is_cuda:
+    if y.is_cuda and not torch.is_grad_enabled():  # the kernels know no gradients
         from . import combine_triton
 
         return combine_triton.combine(y, row, weight, n, each, start)
