@@ -2,7 +2,8 @@
 
 Roller et al., Hash Layers for Large Sparse Models, arXiv 2106.04426. A fixed random table maps byte values to experts, as evenly
 over the values as it goes; one expert of width 2 f a token has the active FLOPs of two of width f. Bytes are not equally frequent, so
-loads are uneven, and what is over capacity is dropped; served, nothing is dropped where the grouped product runs, as in top_2.py. Left out: hashes of several bytes, balanced by frequency.
+loads are uneven, and what is over capacity is dropped; served, nothing is dropped where the grouped product runs (dropless.py).
+Left out: hashes of several bytes, balanced by frequency.
 """
 
 from __future__ import annotations
