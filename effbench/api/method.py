@@ -6,6 +6,7 @@ derives from an interface. `name`, `version`, `backend`, `deterministic`, settin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,6 +24,7 @@ class Method:
     claims: ClassVar[tuple[Claim, ...]] = ()
 
     run: Any  # the Run that the engine lends, set before `skip`
+    notes: Sequence[str] = ()  # what a reader of its records must know; may be a property, read after the last timed call
 
     # Both or neither. No pickle: numpy's npy/npz with allow_pickle=False, safetensors, JSON. They give `size.bytes`, resume
     # without a rebuild, and several processes from one build.

@@ -202,7 +202,9 @@ class Worker:
 
     def do_finish(self, *, case: str, knobs: list, energy: float, part: str = "") -> dict:
         setting = (case, tuple((name, value) for name, value in knobs))
-        return {"readings": self.session.finish(setting, energy, part), "notes": self.session.notes}
+        readings = self.session.finish(setting, energy, part)
+        own = [str(note) for note in self.session.method.notes]  # what a reader of this record must know
+        return {"readings": readings, "notes": [*self.session.notes, *own]}
 
     def do_probe(self, *, name: str, **arguments) -> dict:
         """A question of `effbench check`."""

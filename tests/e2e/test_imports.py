@@ -124,7 +124,20 @@ def test_the_engine_names_no_technique():
 
 
 # Frameworks and wrapped libraries; psutil and threadpoolctl tell of memory and threads.
-LIBRARIES = {"numpy", "torch", "triton", "jax", "psutil", "threadpoolctl", "faiss", "hnswlib", "scann", "usearch", "optuna"}
+LIBRARIES = {
+    "numpy",
+    "torch",
+    "triton",
+    "jax",
+    "psutil",
+    "threadpoolctl",
+    "sklearn",
+    "faiss",
+    "hnswlib",
+    "scann",
+    "usearch",
+    "optuna",
+}
 
 
 def test_techniques_import_public_names_their_framework_their_area_and_shared():

@@ -1,0 +1,128 @@
+"""The Triton kernels that skip unused neurons, in Triton's interpreter: TRITON_INTERPRET=1 python -m pytest FILE.
+
+Indices, masks, ties, tickets and counters are shown to be right, and that broken variants are found. Programs run one after the other
+there, so nothing is shown about the order of memory between them, or about speed: `tests/kernels/sparse_mlp.py` on a GPU is for that.
+"""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from effbench_implementations.activation import skipping_kernels
+from effbench_implementations.activation.skipping import SkippingMLP
+
+if os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("set TRITON_INTERPRET=1", allow_module_level=True)
+pytest.importorskip("triton")
+
+SOURCE = Path(skipping_kernels.__file__).with_name("skipping_triton.py")
+SHAPES = [(64, 96, 1), (40, 70, 3), (300, 200, 9), (64, 128, 8)]
+
+
+@pytest.fixture(autouse=True)
+def scalars(monkeypatch):
+    """The interpreter turns one-element arrays into Python integers in a way that newer numpy refuses."""
+    from triton.runtime import interpreter
+
+    patch = interpreter._patch_lang_tensor
+
+    def patched(tensor):
+        patch(tensor)
+        tensor.__index__ = lambda self: int(self.handle.data.item())
+
+    monkeypatch.setattr(interpreter, "_patch_lang_tensor", patched)
+
+
+def module(folder, **replaced):
+    """The device code with lines replaced, as a module of its own: the real one stays uninterpreted."""
+    text = SOURCE.read_text()
+    for old, new in replaced.values():
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    path = folder / "device.py"
+    path.write_text(text)
+    spec = importlib.util.spec_from_file_location("device", path)
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+def weights(d, f, dtype):
+    torch.manual_seed(0)
+    up, rows = torch.randn(f, d) / d**0.5, torch.randn(f, d)
+    return [t.to(dtype) for t in (up, torch.randn(f) - 1, rows, torch.randn(d))]
+
+
+def agrees(at, d=40, f=70, n=3, k=70, dtype=torch.float32):
+    """Two calls against the gathered form; counters are zero after each."""
+    w, x = weights(d, f, dtype), torch.randn(n, d, generator=torch.Generator().manual_seed(1)).to(dtype)
+    scratch = skipping_kernels.Scratch("cpu")
+    wide = [t.double() for t in w]
+    answer = SkippingMLP(*wide, k=0 if k >= f else k, kernel_choice="torch")(x.double())
+    for _ in range(2):
+        out = skipping_kernels.mlp(x, *w, k, scratch, at=at)
+        assert out.dtype == dtype
+        limit = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}[dtype]
+        assert (out.double() - answer).norm() <= limit * answer.norm()
+        assert not any(counter.any() for counter in scratch.counters)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("d", "f", "n"), SHAPES)
+def test_the_kernels_are_the_dense_layer(tmp_path, d, f, n, dtype):
+    agrees(module(tmp_path), d, f, n, f, dtype)
+
+
+@pytest.mark.parametrize("k", [1, 5, 69])
+@pytest.mark.parametrize(("d", "f", "n"), SHAPES)
+def test_top_k_keeps_the_largest(tmp_path, d, f, n, k):
+    agrees(module(tmp_path), d, f, n, k)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_ties_go_to_the_first_neurons(tmp_path, dtype):
+    up, rows, x = torch.zeros(8, 8, dtype=dtype), torch.eye(8, dtype=dtype), torch.zeros(1, 8, dtype=dtype)
+    bias = torch.tensor([1.0, 2, 2, 2, 0, -1, 2, 3], dtype=dtype)
+    at, scratch = module(tmp_path), skipping_kernels.Scratch("cpu")
+    expected = {3: [0, 2, 2, 0, 0, 0, 0, 3], 7: [1, 2, 2, 2, 0, 0, 2, 3], 8: [1, 2, 2, 2, 0, 0, 2, 3]}
+    for k, answer in expected.items():
+        assert skipping_kernels.mlp(x, up, bias, rows, x[0], k, scratch, at=at).tolist() == [answer]
+
+
+@pytest.mark.parametrize("k", [5, 70])
+def test_nan_is_not_skipped_and_unused_rows_are_not_read(tmp_path, k):
+    at, w, x = module(tmp_path), weights(40, 70, torch.float32), torch.ones(1, 40)
+    used = SkippingMLP(*w, k=0 if k == 70 else k).used(x)[0]
+    w[2][~used] = float("nan")
+    scratch = skipping_kernels.Scratch("cpu")
+    assert torch.isfinite(skipping_kernels.mlp(x, *w, k, scratch, at=at)).all()
+    x[0, 3] = float("nan")
+    assert torch.isnan(skipping_kernels.mlp(x, *weights(40, 70, torch.float32), k, scratch, at=at)).all()
+
+
+BROKEN = {
+    "no bias": ("h = tl.sum(acc, 2) + tl.load(BIAS + rows, mask=inside, other=0.0).to(tl.float32)[None, :]", "h = tl.sum(acc, 2)"),
+    "lists overwritten": ("place = at + start[:, None] + tl.cumsum(ones, 1) - 1", "place = at + tl.cumsum(ones, 1) - 1"),
+    "a part left out": ("for left in range(part * ROWS, count", "for left in range(part * ROWS + ROWS, count"),
+    "the count kept": ("tl.store(COUNT + token, 0)", "pass"),
+    "a ticket kept": ("tl.store(TICKET + token * tl.num_programs(0) + column, 0)", "pass"),
+}
+
+
+@pytest.fixture
+def cleared(monkeypatch):
+    """A broken kernel may read places that nobody wrote: as row numbers, these must not lead out of memory."""
+    monkeypatch.setattr(torch, "empty", torch.zeros)
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_the_oracle_rejects_what_is_broken(tmp_path, cleared, name):
+    with pytest.raises(AssertionError):
+        agrees(module(tmp_path, line=BROKEN[name]))
+
+
+def test_the_oracle_rejects_a_selection_of_one_too_few(tmp_path, cleared):
+    with pytest.raises(AssertionError):
+        agrees(module(tmp_path, line=("room = k - tl.sum", "room = k - 1 - tl.sum")), k=5)
