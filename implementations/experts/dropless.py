@@ -1,6 +1,6 @@
 """Serving without capacity: assignments sorted by expert, one grouped product over ragged rows, rows added up token by token.
 
-After MegaBlocks (Gale et al., arXiv 2211.15841), with the grouped product of PyTorch in place of block-sparse ones. Nothing is padded
+After MegaBlocks (Gale et al., arXiv 2211.15841), with PyTorch's grouped product in place of block-sparse ones. Nothing is padded
 and nothing dropped. The offsets stay on the device: no call waits for the host, so a call can be captured as a CUDA graph.
 Training keeps its buffers of fixed capacity (routing.py).
 """
@@ -74,7 +74,7 @@ def products(rows, ends, experts):
 
 
 def combine(y, row, weight, n: int, each: int = 0, start=None):
-    """out[t] = sum_i weight[i] y[row[i]], added in float32 at least; i runs over `each` a token, or from start[t] to start[t + 1]."""
+    """out[t] = sum_i weight[i] y[row[i]], in float32 at least; i runs over `each` a token, or start[t] to start[t + 1]."""
     if y.is_cuda and not torch.is_grad_enabled():  # the kernels know no gradients
         from . import combine_triton
 

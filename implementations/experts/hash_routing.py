@@ -1,7 +1,7 @@
 """Hash routing: the byte itself says which expert a token goes to. Nothing is learned: the trivial rival of every router.
 
 Roller et al., Hash Layers for Large Sparse Models, arXiv 2106.04426. A fixed random table maps byte values to experts, as evenly
-over the values as it goes; one expert of width 2 f a token has the active FLOPs of two of width f. Bytes are not equally frequent, so
+over the values as it goes; one expert of width 2 f a token has the active FLOPs of two of width f. Bytes differ in frequency, so
 loads are uneven, and what is over capacity is dropped; served, nothing is dropped where the grouped product runs (dropless.py).
 Left out: hashes of several bytes, balanced by frequency.
 """

@@ -1,4 +1,4 @@
-"""Expert layers at fixed capacity: tokens go into a buffer [experts, slots, d], all experts run as two batched products, results go back.
+"""Expert layers at fixed capacity: tokens go into a buffer [experts, slots, d], experts run as two batched products, results go back.
 
 No loop over tokens or experts, no one-hot of tokens x experts x slots. PyTorch.
 """

@@ -1,6 +1,6 @@
 """Expert layers beside the dense layer of the same active FLOPs on one GPU, in bfloat16: `python tests/kernels/expert_layers.py`.
 
-JSON lines. A layer: seconds of a call as it is and as a replayed CUDA graph, useful FLOP/s (what two experts a token and the gate take,
+JSON lines. A layer: seconds of a call as it is and as a replayed CUDA graph, useful FLOP/s (two experts a token and the gate,
 whatever is executed) and their share of the dense layer's. A stage: seconds of one part of a served call, as a graph. Without a GPU
 it runs all the same, on the host's clock, and shows only that it runs.
 """
