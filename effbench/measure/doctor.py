@@ -103,6 +103,11 @@ def floor_findings(floors: list[floor.Floor]) -> list[Finding]:
     return found
 
 
+def widths(floors: list[floor.Floor]) -> dict[str, float]:
+    """The floors that go with the roofs into the environment of every later run: half-widths of the A/A ratio."""
+    return {f"{item.workload} {item.clock}": round(item.half, 5) for item in floors if item.half is not None}
+
+
 def roof_findings(roofs: dict[str, Any]) -> list[Finding]:
     found = [Finding(f"roof, {dtype}", "ok", f"{rate / 1e9:.4g} GFLOP/s") for dtype, rate in sorted(roofs["matmul"].items())]
     return [*found, Finding("roof, copy", "ok", f"{roofs['copy'] / 1e9:.4g} GB/s read and written together")]
@@ -120,7 +125,7 @@ def diagnose(
         key = host.environment_key(host.fingerprint(), threads, device)
         roofline.path_of(folder, key, device, threads).unlink(missing_ok=True)
         with timed_cores(device, threads):
-            roofs = roofline.load_or_calibrate(folder, key, device, threads=threads)
+            roofs = roofline.load_or_calibrate(folder, key, device, threads=threads, floor=widths(floors))
         found += roof_findings(roofs)
         more |= {"roofs": roofs, "roofline": str(roofline.path_of(folder, key, device, threads))}
     return found, more

@@ -78,13 +78,22 @@ def load(folder: Path, environment: str, device: str = "cpu", threads: int = 1) 
 
 
 def load_or_calibrate(
-    folder: Path, environment: str, device: str = "cpu", *, threads: int = 1, seconds: float = 0.2
+    folder: Path,
+    environment: str,
+    device: str = "cpu",
+    *,
+    threads: int = 1,
+    seconds: float = 0.2,
+    floor: dict[str, float] | None = None,
 ) -> dict[str, Any]:
-    """The roofs of this environment key out of `folder`, measured where they are missing, damaged or of another version."""
+    """The roofs of this environment key out of `folder`, measured where they are missing, damaged or of another version.
+
+    `floor` is kept beside what is measured: the half-widths of this host's A/A ratios.
+    """
     path = path_of(folder, environment, device, threads)
     if roofs := load(folder, environment, device, threads):
         return roofs
-    roofs = calibrate(device, threads=threads, seconds=seconds)
+    roofs = calibrate(device, threads=threads, seconds=seconds) | ({"floor": floor} if floor else {})
     path.parent.mkdir(parents=True, exist_ok=True)
     written = path.with_suffix(f".{os.getpid()}.part")
     written.write_text(json.dumps(roofs, sort_keys=True))

@@ -85,7 +85,12 @@ def groups(loaded: Loaded | Iterable[dict], *, baseline: str | None = None, bett
 
 
 def machine(key: str, environments: dict[str, dict]) -> str:
-    """A short name of an environment: what it calls itself, its GPU, its processor, or its key."""
+    """A short name of an environment: what it calls itself, the GPU that it measured, its processor, or its key."""
+    known, gpus = environments.get(key, {}), environments.get(key, {}).get("gpus")
+    if known.get("device") not in (None, "cpu") and isinstance(gpus, list) and gpus and isinstance(gpus[0], dict):
+        name, count = gpus[0].get("name"), len(gpus)
+        if isinstance(name, str) and name:
+            return clean(name if count == 1 else f"{count} x {name}", 80)
     found = (environments.get(key, {}).get(name) for name in MACHINE)
     return next((clean(name, 80) for name in found if isinstance(name, str) and name), clean(key, 80))
 

@@ -69,16 +69,30 @@ def _title(runs: Sequence[Loaded], records) -> str:
     return ", ".join(sorted(titles) or sorted({record["suite"] for record in records})) or "Report"
 
 
+UNITS = {"memory": "B", "roofs.matmul.": "FLOP/s", "roofs.copy": "B/s"}  # of facts about machines, by how their names start
+
+
 def flat(value: dict, prefix: str = "") -> list[tuple[str, str]]:
     """Nested facts as (dotted name, text), in order of name."""
     out: list[tuple[str, str]] = []
     for name in sorted(value):
         item = value[name]
+        if isinstance(item, list) and item and all(isinstance(one, dict) for one in item):
+            item = {str(place): one for place, one in enumerate(item)} if len(item) > 1 else item[0]
         if isinstance(item, dict) and prefix.count(".") < 3:
             out += flat(item, f"{prefix}{name}.")
-        else:
-            out.append((fmt.clean(f"{prefix}{name}"), fmt.clean(item)))
+        elif item not in ([], {}):
+            out.append((fmt.clean(f"{prefix}{name}"), _fact(f"{prefix}{name}", item)))
     return out
+
+
+def _fact(name: str, value: object) -> str:
+    """With its unit where one is known."""
+    unit = next((unit for start, unit in UNITS.items() if name.startswith(start)), "")
+    plain = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if unit == "B/s" and plain:
+        return f"{fmt.number(value, 'B')}/s"
+    return fmt.number(value, unit) if unit and plain else fmt.clean(value)
 
 
 def facts(records: list[dict], environments: dict[str, dict]) -> list[tuple[str, str]]:

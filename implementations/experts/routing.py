@@ -1,4 +1,4 @@
-"""Grouped expert layers: tokens go into a buffer [experts, slots, d], all experts run as two batched products, results go back.
+"""Expert layers at fixed capacity: tokens go into a buffer [experts, slots, d], experts run as two batched products, results go back.
 
 No loop over tokens or experts, no one-hot of tokens x experts x slots. PyTorch.
 """
@@ -24,10 +24,17 @@ class Experts(nn.Module):
         return torch.bmm(gelu(torch.bmm(x, self.up)), self.down)
 
 
+def logits(gate: nn.Linear, x):
+    """x W in float32 at least, also from bfloat16 tokens and weights: logits in half precision tie where experts are close."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    if x.is_cuda and x.dtype != wide and not torch.is_grad_enabled():
+        return torch.mm(x, gate.weight.T, out_dtype=wide)
+    return x.to(wide) @ gate.weight.T.to(wide)
+
+
 def chances(gate: nn.Linear, x):
-    """Softmax over the experts, in float32 at least: half precision ties where experts are close."""
-    logits = gate(x)
-    return torch.softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), -1)
+    """Softmax over the experts."""
+    return torch.softmax(logits(gate, x), -1)
 
 
 def slots(capacity: float, assignments: int, count: int) -> int:
@@ -37,7 +44,7 @@ def slots(capacity: float, assignments: int, count: int) -> int:
     return max(1, math.ceil(capacity * assignments / count - 1e-9))
 
 
-def grouped(x, token, expert, weight, experts: Experts, room: int):
+def padded(x, token, expert, weight, experts: Experts, room: int):
     """sum over assignments (token, expert, weight), in order of precedence, of weight * f_expert(x[token]): [n, d]; and what was kept.
 
     Each expert takes the first `room` of its assignments; what is over contributes nothing.
@@ -56,8 +63,24 @@ def grouped(x, token, expert, weight, experts: Experts, room: int):
     return torch.zeros_like(x).index_add(0, token[order], out), torch.zeros_like(kept).scatter(0, order, kept)
 
 
-def shares(expert, token, kept, n: int, count: int) -> dict:
-    """dropped: share of assignments over capacity; unserved: share of tokens that no expert took; largest-load: of the mean."""
-    load = torch.bincount(expert, minlength=count).max() * count / max(len(expert), 1)
-    served = torch.zeros(n, dtype=torch.bool, device=kept.device).index_put((token[kept],), torch.ones_like(kept[kept]))
-    return {"dropped": 1 - kept.float().mean(), "unserved": 1 - served.float().mean(), "largest-load": load}
+class Shares:
+    """What became of the assignments of the last call, for the record. Worked out when asked: it would wait for the device."""
+
+    def __init__(self):
+        self.routed = None
+
+    def note(self, expert, token, kept, n: int, count: int) -> None:
+        """token and kept are None where every token got an expert and nothing was dropped."""
+        self.routed = (expert, token, kept, n, count)
+
+    def __call__(self) -> dict:
+        """dropped: share of assignments over capacity; unserved: share of tokens that no expert took; largest-load: of the mean."""
+        if self.routed is None:
+            return {}
+        expert, token, kept, n, count = self.routed
+        expert = expert.flatten().to(torch.int64)
+        load = torch.bincount(expert, minlength=count).max() * count / max(len(expert), 1)
+        if kept is None:
+            return {"dropped": 0.0, "unserved": 0.0, "largest-load": load}
+        served = torch.zeros(n, dtype=torch.bool, device=kept.device).index_put((token[kept],), torch.ones_like(kept[kept]))
+        return {"dropped": 1 - kept.float().mean(), "unserved": 1 - served.float().mean(), "largest-load": load}

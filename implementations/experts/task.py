@@ -18,6 +18,7 @@ BYTES = {"smoke": 60_000, "quick": 2_000_000, "full": 2_000_000}
 EVALUATED = {"smoke": 2, "quick": 24, "full": 64}  # batches
 BATCHES = 3
 MASK, VOCABULARY, SHARE = 128, 129, 0.2
+SERVED = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +51,7 @@ class Hidden:
 class ExpertLayer(Method):
     """The interface: `layer(given)` makes the module of the last block, (x [n, d], ids [n]) -> [n, d].
 
-    A module may leave `auxiliary` (a scalar added to the loss) and `shares` (a dict of numbers for the record) after a call.
+    A module may leave `auxiliary` (a scalar added to the loss) and have `shares()` (a dict of numbers for the record) about the last call.
     """
 
     backend = "torch"
@@ -64,18 +65,24 @@ class ExpertLayer(Method):
         raise TypeError(f"method '{self.name}' has no layer_flops()")
 
     def skip(self, given: Given) -> str:
-        return "" if self.run.dtype == "float32" else f"the recipe is float32, not {self.run.dtype}"
+        return "" if self.run.dtype in SERVED else f"networks are served in {' or '.join(SERVED)}, not in {self.run.dtype}"
 
     def build(self, given: Given, run):
         from . import training
 
-        if not run.budget.steps:
-            raise ValueError("experts need a budget in steps, the same for every arm: budget = {steps = 600}")
+        if not (run.budget.steps or run.budget.time):
+            raise ValueError("experts need a budget, the same for every arm: budget = {steps = 600} or {time = 60}")
         self.prepare(given)
         for loss in training.train(self, given, run):
             self.last_loss = loss
             yield Step(samples=given.tokens)
-        self.net.eval()
+        self.settle()
+
+    def settle(self) -> None:
+        """From training to serving: the recipe is float32, its result is served in the run's number format."""
+        import torch
+
+        self.net.eval().to(getattr(torch, self.run.dtype))
 
     def prepare(self, given: Given) -> None:
         from . import training
@@ -94,7 +101,7 @@ class ExpertLayer(Method):
         self.prepare(given)
         with np.load(Path(folder) / "network.npz", allow_pickle=False) as file:
             transformer.restore(self.net, dict(file))
-        self.net.eval()
+        self.settle()
 
     def predict(self, ids):
         """int64 [batch, length] -> logits [batch, length, vocabulary]."""
@@ -200,7 +207,7 @@ class ExpertTask(Task):
             rng = np.random.default_rng((hidden.seed, 3, i))
             if case["part"] == "layer":
                 x = rng.standard_normal((case["tokens"], given.d), dtype=np.float32)
-                made.append((run.put(x), run.put(rng.integers(0, MASK, case["tokens"]))))
+                made.append((training.served(run.put(x), run), run.put(rng.integers(0, MASK, case["tokens"]))))
             else:
                 ids = text.windows(hidden.test, max(1, case["tokens"] // given.length), given.length, rng)
                 made.append((run.put(training.hide(ids, given, rng)[0]),))

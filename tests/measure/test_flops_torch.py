@@ -40,6 +40,11 @@ TABLE = [
     # name, call, FLOPs as derived
     ("mm 3x4 @ 4x5", lambda: R(3, 4) @ R(4, 5), 2 * 3 * 4 * 5),
     ("bmm of 6", lambda: torch.bmm(R(6, 3, 4), R(6, 4, 5)), 6 * 2 * 3 * 4 * 5),
+    (
+        "grouped mm, 3 + 0 + 4 rows of 8 with a matrix 8x4 each",
+        no_grad(lambda: F.grouped_mm(R(7, 8), R(3, 8, 4), offs=torch.tensor([3, 3, 7], dtype=torch.int32))),
+        2 * 7 * 8 * 4,
+    ),
     ("baddbmm: the addition of the first argument is not counted", lambda: torch.baddbmm(R(6, 3, 5), R(6, 3, 4), R(6, 4, 5)), 720),
     ("addbmm", lambda: torch.addbmm(R(3, 5), R(6, 3, 4), R(6, 4, 5)), 6 * 2 * 3 * 4 * 5),
     ("linear with bias on [2, 3, 4]: 6 rows", lambda: F.linear(R(2, 3, 4), R(5, 4), R(5)), 2 * 6 * 4 * 5),

@@ -72,7 +72,7 @@ def test_top_2_is_the_loop_over_tokens(capacity):
     layer = token_choice(capacity)
     equals_the_loop(layer)
     if capacity < 1:
-        assert layer.shares["dropped"] >= 1 - capacity - 0.1
+        assert layer.shares()["dropped"] >= 1 - capacity - 0.1
 
 
 def test_top_2_oracle_rejects_what_is_broken():
@@ -97,7 +97,7 @@ def test_equal_experts_without_drops_are_the_dense_layer():
         weight.data[:] = weight.data[:1]
     x = tokens()
     torch.testing.assert_close(layer(x), one(layer, 0, x), rtol=1e-9, atol=1e-12)
-    assert layer.shares["dropped"] == 0 and layer.shares["unserved"] == 0
+    assert layer.shares()["dropped"] == 0 and layer.shares()["unserved"] == 0
 
 
 def test_no_expert_exceeds_its_room_and_the_rest_gives_zero():
@@ -105,8 +105,8 @@ def test_no_expert_exceeds_its_room_and_the_rest_gives_zero():
     x = tokens()
     out = layer(x)
     unserved = (out == 0).all(-1)
-    assert unserved.double().mean().item() == pytest.approx(float(layer.shares["unserved"]))
-    assert unserved.any() and float(layer.shares["dropped"]) == pytest.approx(1 - E * 5 / 80, abs=0.1)
+    assert unserved.double().mean().item() == pytest.approx(float(layer.shares()["unserved"]))
+    assert unserved.any() and float(layer.shares()["dropped"]) == pytest.approx(1 - E * 5 / 80, abs=0.1)
 
 
 def test_the_load_loss_is_alpha_for_an_even_load_and_alpha_e_for_a_collapse():

@@ -173,9 +173,11 @@ def whole(value):
 
 
 def noise(facts: dict) -> str:
-    """The floor that runs of the same thing against itself showed, where the machine was asked."""
-    found = facts.get("noise") or facts.get("null")
-    return ", ".join(f"{name} {text}" for name, text in flat(found)[:6]) if isinstance(found, dict) else "not measured"
+    """The A/A floor: by how much equal code may seem to differ here, where `effbench doctor --calibrate` asked."""
+    roofs = facts.get("roofs")
+    found = roofs.get("floor") if isinstance(roofs, dict) else None
+    shares = {name: value for name, value in found.items() if isinstance(value, (int, float))} if isinstance(found, dict) else {}
+    return ", ".join(f"{fmt.clean(name, 30)} ±{value:.1%}" for name, value in sorted(shares.items())[:6]) or "not measured"
 
 
 def roofs(facts: dict) -> str:

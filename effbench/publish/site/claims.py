@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from math import isfinite, log10
 from typing import Any
@@ -20,6 +21,7 @@ ORDER = ("reproduced", "partly", "unclear", "not reproduced", "not testable here
 COLOURS = {"reproduced": "#1a9e77", "partly": "#b8860b", "unclear": "#6a5acd", "not reproduced": "#d6455d"}
 MARKS = {"reproduced": "circle", "partly": "circle-open", "unclear": "diamond-open", "not reproduced": "x"}
 PICTURE_LIMIT = 40
+OVER = re.compile(r" over (\S+)")  # as `study.bounds.Part.promised` writes it
 
 
 def sound(claims: Sequence[dict]) -> list[dict]:
@@ -50,7 +52,7 @@ def judged(loaded, registry) -> list[dict]:
         out.append({
             "method": one.method, "task": one.task, "text": one.claim, "source": one.source, "verdict": one.verdict,
             "reason": "; ".join(filter(None, [one.reason, *one.notes])), "device": one.device, "environment": one.environment,
-            "data": one.data, "size": one.size, "parts": parts, "promised": "; ".join(part["promised"] for part in parts),
+            "data": one.data, "size": one.size, "budget": one.budget, "parts": parts, "promised": "; ".join(part["promised"] for part in parts),
             "measured": "; ".join(part["text"] for part in parts),
         })  # fmt: skip
     return out
@@ -79,7 +81,7 @@ def claims_table(claims: Sequence[dict], root: str, name, *, title: str = "Claim
     """`name(environment)` is what people call a machine."""
     columns = [
         Column("verdict", "verdict", facet=True), Column("method", "method", facet=True), Column("task", "task", facet=True),
-        Column("claim", "claim"), Column("promised", "promised"), Column("measured", "measured"),
+        Column("claim", "claim"), Column("promised", "promised"), Column("measured", "measured"), Column("where", "on"),
         Column("device", "device", facet=True), Column("machine", "machine", facet=True), Column("reason", "why"), Column("source", "source"),
     ]  # fmt: skip
     rows = []
@@ -89,12 +91,18 @@ def claims_table(claims: Sequence[dict], root: str, name, *, title: str = "Claim
         rows.append([
             Cell(fmt.clean(claim["verdict"], 40), fmt.clean(claim["verdict"], 40)),
             text(method, href=root + links.method(task, method) if known else ""), text(task, href=root + links.task(task) if known else ""),
-            long(claim["text"]), value(claim["promised"]), measured(claim), text(claim["device"]),
+            long(claim["text"]), value(claim["promised"]), measured(claim), long(where(claim)), text(claim["device"]),
             text(name(claim["environment"]) if claim["environment"] else ""), long(claim["reason"]), long(claim["source"]),
         ])  # fmt: skip
     keep = [index for index, column in enumerate(columns) if column.name not in drop]
     columns, rows = [columns[i] for i in keep], [[row[i] for i in keep] for row in rows]
     return plain(title, "One line a claim and machine.", columns, rows)
+
+
+def where(claim: dict) -> str:
+    """Data, size and budget of the records that were judged."""
+    budget = f"budget {claim['budget']}" if claim.get("budget") else ""
+    return ", ".join(filter(None, [claim.get("data", ""), claim.get("size", ""), budget]))
 
 
 def long(given: Any) -> Cell:
@@ -192,4 +200,6 @@ def shown(part: dict) -> str:
 def label(claim: dict, part: dict, name, several: bool) -> str:
     where = f", {name(claim['environment']) if claim['environment'] else claim['device']}" if several else ""
     metric = str(part["promised"]).split(" ")[0].removeprefix("quality.").removeprefix("serve.")
-    return fmt.clean(f"{claim['method']} {metric if metric not in ('>=', '<=') else ''}{where}".replace(" ,", ","), 48)
+    over = OVER.search(str(part["promised"]))
+    against = f" / {over[1]}" if over else ""
+    return fmt.clean(f"{claim['method']} {metric if metric not in ('>=', '<=') else ''}{against}{where}".replace(" ,", ","), 60)
