@@ -27,6 +27,13 @@ def dataset(name: str) -> dict:
     return load(name)
 
 
+def vectors(path, queries=None, *, rows: int = 0) -> dict:
+    """base, queries (or None) and metric (or "") of files of one's own: ann-benchmarks HDF5, big-ann, TexMex, .npy. DataError for others."""
+    from .data.foreign import read_set
+
+    return read_set(path, queries, rows=rows)
+
+
 def measure(function, *args, seconds: float = 0.5, **kwargs):
     """Time one function call in this process; returns a reading (median, interval, samples). For notebooks, not for claims."""
     from .measure.latency import measure
@@ -37,5 +44,5 @@ def measure(function, *args, seconds: float = 0.5, **kwargs):
 __all__ = [
     "Bound", "Budget", "Case", "Choice", "Claim", "Curve", "Data", "DataError", "DeviceError", "EffbenchError", "Flops",
     "Log", "Method", "Metric", "RecordError", "RegistryError", "Run", "RunError", "Step", "SuiteError", "Task", "Uniform",
-    "Wrong", "dataset", "knob", "load", "measure", "param",
+    "Wrong", "dataset", "knob", "load", "measure", "param", "vectors",
 ]  # fmt: skip

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
-from effbench import Data, DataError, dataset
+from effbench import Data, DataError, dataset, vectors
 
 from .vectors import METRICS, K, clustered, unit
 
@@ -55,15 +53,13 @@ def _glosses(data, args, rows, queries, seed):
     if args["ask"] not in ("glosses", "examples"):
         raise ValueError(f"{data}: ask must be 'glosses' or 'examples', not '{args['ask']}'")
     arrays = dataset("glosses-384")
-    vectors, wanted = arrays["vectors"], queries + SAMPLE
-    spare = len(vectors) - (wanted if args["ask"] == "glosses" else 0)
+    every, wanted = arrays["vectors"], queries + SAMPLE
+    spare = len(every) - (wanted if args["ask"] == "glosses" else 0)
     if rows > spare:
         raise ValueError(f"{data}: there are {spare} rows beside the queries, not {rows}")
-    base = vectors[:rows]
+    base = every[:rows]
     if args["ask"] == "glosses":
-        return _cut(
-            *(unit(part.astype(np.float32)) for part in (base, vectors[len(vectors) - wanted :][:queries], vectors[-SAMPLE:]))
-        )
+        return _cut(*(unit(part.astype(np.float32)) for part in (base, every[len(every) - wanted :][:queries], every[-SAMPLE:])))
     known = np.flatnonzero(arrays["example_rows"] < rows)[:wanted]
     if len(known) < wanted:
         raise ValueError(f"{data}: only {len(known)} examples belong to these {rows} rows; {wanted} are wanted")
@@ -73,12 +69,10 @@ def _glosses(data, args, rows, queries, seed):
 
 
 def _file(data, args, rows, queries, seed):
-    from effbench.data.foreign import read_set
-
     if not args["path"]:
         raise ValueError(f"{data}: name a file, as file(path='vectors.fbin')")
-    own = Path(args["queries_path"]) if args["queries_path"] else None
-    found = read_set(Path(args["path"]), own, rows=rows if own else rows and rows + queries + SAMPLE)
+    own = args["queries_path"] or None
+    found = vectors(args["path"], own, rows=rows if own else rows and rows + queries + SAMPLE)
     base, asked, metric = found["base"], found["queries"], args["metric"] or found["metric"] or "l2"
     if asked is None:
         order = np.random.default_rng([seed, 0xF11E]).permutation(len(base))
