@@ -155,7 +155,11 @@ class VectorSearch(Task):
         Data("glosses-384", {"rows": 100000, "queries": 1000, "ask": "glosses", "metric": "cosine"}, needs=("glosses-384",)),
         Data("file", {"path": "", "queries_path": "", "rows": 0, "queries": 1000, "metric": ""}),
     )
-    cases = (Case("batch-256", {"batch": 256, "calls": 0}), Case("one-by-one", {"batch": 1, "calls": 200}))
+    cases = (
+        Case("batch-256", {"batch": 256, "calls": 0}),
+        Case("one-by-one", {"batch": 1, "calls": 200}),
+        Case("batch-10000", {"batch": 10000, "calls": 0}, ()),  # for a GPU, where a suite names it
+    )
     metrics = {
         "recall@10": Metric(unit="1", better="higher", sample="query"),
         "strict-recall@10": Metric(unit="1", better="higher", sample="query"),

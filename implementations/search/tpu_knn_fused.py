@@ -120,8 +120,8 @@ class TpuKnnFused(VectorIndex):
             text="Selection that never writes a score is at least 3 times as fast as one that does, at recall 0.95 in batches",
             source="our own bar for the idea of Chern et al. (arXiv:2206.14286); they promise the peak of a TPU, which is not this machine",
             parts=(
-                Bound("serve.throughput", ">=", 3.0, over="exact", at="quality.recall@10 >= .95", case="batch-256"),
-                Bound("serve.throughput", ">=", 1.0, over="tpu-knn", at="quality.recall@10 >= .95", case="batch-256"),
+                Bound("serve.throughput", ">=", 3.0, over="exact", at="quality.recall@10 >= .95", case="batch-10000"),
+                Bound("serve.throughput", ">=", 1.0, over="tpu-knn", at="quality.recall@10 >= .95", case="batch-10000"),
             ),
             partly=(1,),
             size="full",
