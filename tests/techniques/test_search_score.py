@@ -10,7 +10,7 @@ from effbench_implementations.search.vectors import clustered, distances, neares
 
 from effbench import Case, Data, Wrong
 
-BATCH, SINGLE = VectorSearch.cases
+BATCH, SINGLE = VectorSearch.cases[:2]
 SMALL = Data("clustered", {**VectorSearch.data[0].args, "n": 900, "d": 16, "rank": 12, "centers": 9, "queries": 300})
 
 
