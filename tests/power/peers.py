@@ -94,16 +94,20 @@ def read_asv(code: int, text: str) -> tuple[str, float]:
 # -- running them -------------------------------------------------------------------------------------------------------
 
 
-def ran(command: list, cwd: Path, *, env: dict[str, str] | None = None, timeout: float = 900.0) -> Ran:
+def ran(command: list, cwd: Path, *, env: dict[str, str] | None = None, timeout: float = 900.0, apart: bool = False) -> Ran:
+    """`text` holds both streams, or standard output alone with `apart` (both where that is empty)."""
+
     def used() -> float:
         found = resource.getrusage(resource.RUSAGE_CHILDREN)
         return found.ru_utime + found.ru_stime
 
     cpu, start = used(), time.monotonic()
     settled = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(cwd), "LANG": "C.UTF-8", "NO_COLOR": "1", **(env or {})}
-    done = subprocess.run([str(part) for part in command], cwd=cwd, env=settled, text=True, timeout=timeout,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
-    return Ran(done.returncode, done.stdout, used() - cpu, time.monotonic() - start)
+    second = subprocess.PIPE if apart else subprocess.STDOUT
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, env=settled, text=True, timeout=timeout, stdout=subprocess.PIPE, stderr=second
+    )
+    return Ran(done.returncode, done.stdout or done.stderr or "", used() - cpu, time.monotonic() - start)
 
 
 def must(command: list, cwd: Path, **options) -> Ran:
