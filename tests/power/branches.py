@@ -31,7 +31,7 @@ sys.path[:0] = [str(ROOT), str(HERE)]
 
 import peers
 import tallies
-from run import default_cache, target_of
+from places import default_cache, target_of
 
 TASK, METHOD, FILE = "vector-search", "exact", "implementations/search/exact.py"
 # Appended to FILE, so that they do not depend on its text. The slower one spends 5 % of the CPU time of the call itself.

@@ -37,8 +37,8 @@ sys.path[:0] = [str(ROOT), str(HERE)]
 import drawing
 import peers
 import tallies
+from places import default_cache, target_of
 
-from effbench.measure.host import environment_key, fingerprint
 from effbench.plan import benches
 from effbench.plan.origins import OWN, Origin
 from effbench.plan.registry import Registry
@@ -119,24 +119,6 @@ def digests() -> dict[str, str]:
     measure = [ROOT / "effbench" / name for name in ("run/pairs.py", "measure/latency.py", "measure/cuda.py")]
     pins = hashlib.sha256(json.dumps(peers.PINS, sort_keys=True).encode()).hexdigest()[:4]
     return {"pairs": digest_of(*measure, HERE / "workloads"), "peers": f"{digest_of(peers.FILES)[:8]}{pins}"}
-
-
-def host(device: str) -> tuple[str, str]:
-    """The environment key, and a word for it that means something to a reader."""
-    found = fingerprint()
-    gpu = found["gpus"][0]["name"] if device != "cpu" and found["gpus"] else ""
-    return environment_key(found, 1, device), gpu or f"{found['cpu']} ({found['cores']} cores)"
-
-
-def target_of(kind: str, disturbed: bool, folder: Path, device: str) -> tuple[Path, str]:
-    """The file for new lines, which ends with a whole line, and the host's name."""
-    key, on = host(device)
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{kind}-{'disturbed' if disturbed else 'quiet'}-{key}.jsonl"
-    if target.exists() and target.stat().st_size and not target.read_bytes().endswith(b"\n"):
-        with target.open("a", encoding="utf-8") as file:
-            file.write("\n")
-    return target, on
 
 
 def used() -> float:
@@ -237,10 +219,6 @@ def others(
             shutil.rmtree(places[tool], ignore_errors=True)
     print(target)
     return target
-
-
-def default_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "effbench" / "power"
 
 
 def main() -> None:
