@@ -46,10 +46,10 @@ class Ran:
 
 @dataclass(frozen=True)
 class Said:
-    """One comparison. `ratio` is head over base of the number that the tool judges."""
+    """One comparison. `ratios` are head over base of the number that each rule judges."""
 
     verdicts: Verdicts
-    ratio: float
+    ratios: dict[str, float]
     cpu: float
     wall: float
 
@@ -160,7 +160,8 @@ class Peer:
             found = [value for run in json.loads(target.read_text())["benchmarks"][0]["runs"] for value in run.get("values", ())]
             means[side] = sum(found) / len(found)
         done = must([self.python, "-m", "pyperf", "compare_to", "base.json", "head.json"], self.folder)
-        return Said({"compare_to": read_pyperf(done.text)}, means["head"] / means["base"], cpu + done.cpu, wall + done.wall)
+        ratio = means["head"] / means["base"]
+        return Said({"compare_to": read_pyperf(done.text)}, {"compare_to": ratio}, cpu + done.cpu, wall + done.wall)
 
     def pytest(self, workload: str, extra: int) -> Said:
         store = self.folder / "store"
@@ -175,11 +176,13 @@ class Peer:
             env={**names, "PEER_EXTRA": str(extra)},
         )  # fmt: skip
         verdicts = read_pytest(head.code, head.text)
-        medians = {
-            side: json.loads(next(store.rglob(f"*_{side}.json")).read_text())["benchmarks"][0]["stats"]["median"]
-            for side in ("base", "head")
-        }
-        return Said(verdicts, medians["head"] / medians["base"], base.cpu + head.cpu, base.wall + head.wall)
+        stats = {}
+        for side in ("base", "head"):
+            text = next(store.rglob(f"*_{side}.json")).read_text()
+            stats[side] = json.loads(text)["benchmarks"][0]["stats"]
+        ratios = {field: stats["head"][field] / stats["base"][field] for field in FIELDS}
+        ratios = {rule: ratios.get(rule.partition(":")[0], ratios["median"]) for rule in verdicts}
+        return Said(verdicts, ratios, base.cpu + head.cpu, base.wall + head.wall)
 
     # -- asv compares commits of a project: a small one is made, whose commits differ in how much is done -----------------
 
@@ -229,7 +232,8 @@ class Peer:
         command = [self.python, "-m", "asv", "continuous", "base", head, "-b", f"time_{workload}$", "--no-only-changed"]
         done = ran(command, project, env=self.asv_env)
         verdict, ratio = read_asv(done.code, done.text)
-        return Said({"continuous, factor 1.1": verdict}, ratio, done.cpu, done.wall)
+        rule = "continuous, factor 1.1"
+        return Said({rule: verdict}, {rule: ratio}, done.cpu, done.wall)
 
 
 def scratch(cache: Path, tool: str) -> Path:

@@ -207,7 +207,7 @@ def others(
                 line = {
                     "digest": mark, "device": "cpu", "on": on, "commit": commit(), "time": time.time(), "tool": tool,
                     "version": made[tool].version, "workload": workload, "extra": extra, "verdicts": said.verdicts,
-                    "ratio": round(said.ratio, 5), "cpu": round(said.cpu, 2), "wall": round(said.wall, 2),
+                    "ratios": {rule: round(ratio, 5) for rule, ratio in said.ratios.items()}, "cpu": round(said.cpu, 2), "wall": round(said.wall, 2),
                 }  # fmt: skip
                 file.write(json.dumps(line) + "\n")
                 file.flush()
@@ -245,7 +245,12 @@ def main() -> None:
         collect(given.minutes, given.disturb, given.folder, kinds, device=given.device, limit=given.limit)
     elif given.command == "peers":
         tools = given.tool or sorted(peers.PINS)
-        others(given.minutes, given.disturb, given.folder, tools, given.cache.absolute(), python=given.python, limit=given.limit)
+        try:
+            others(
+                given.minutes, given.disturb, given.folder, tools, given.cache.absolute(), python=given.python, limit=given.limit
+            )
+        except peers.PeerError as error:
+            raise SystemExit(f"peers: {error}") from None
     else:
         rows = tallies.all_rows(given.folder, digests())
         if given.command == "draw":

@@ -114,7 +114,7 @@ def peer_rows(host: str, lines: Iterable[dict]) -> list[dict]:
     for line in lines:
         for rule, verdict in line["verdicts"].items():
             key = f"{line['tool']} {line['version']}, {rule}", line["extra"]
-            arms[key][line["workload"]].append(Found(verdict, line["ratio"], line["cpu"]))
+            arms[key][line["workload"]].append(Found(verdict, line["ratios"][rule], line["cpu"]))
     return [made for (rule, extra), found in sorted(arms.items()) for made in with_total(host, rule, extra, found)]
 
 

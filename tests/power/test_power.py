@@ -145,7 +145,15 @@ def records(folder: Path) -> None:
     write("pairs-quiet-1.jsonl", [stale] * 10 + [{**own, "cpu": cost, "arms": arms}] * 20)
     gpu = {**own, "device": "cuda", "on": "a GPU", "arms": {"chain+0": columns(1.0, "cuda"), "chain+2": columns(1.02, "cuda")}}
     write("pairs-quiet-2.jsonl", [gpu] * 10)
-    peer = {"digest": "p", "on": "a CPU", "tool": "pyperf", "version": "2.10.0", "workload": "loop", "ratio": 1.0, "cpu": 30.0}
+    peer = {
+        "digest": "p",
+        "on": "a CPU",
+        "tool": "pyperf",
+        "version": "2.10.0",
+        "workload": "loop",
+        "cpu": 30.0,
+        "ratios": {"compare_to": 1.0},
+    }
     said = [*["SAME"] * 3, "FASTER"]
     lines = [{**peer, "extra": 0, "verdicts": {"compare_to": verdict}} for verdict in said]
     write("peers-quiet-1.jsonl", [*lines, {**peer, "workload": "matmul", "extra": 0, "verdicts": {"compare_to": "SLOWER"}}])
