@@ -64,15 +64,13 @@ def burn(until: float) -> None:
 class Burners:
     """One busy process per core, as a disturbed host has them."""
 
-    def __init__(self, wanted: bool):
-        self.wanted, self.running = wanted, []
+    def __init__(self, wanted: bool, minutes: float):
+        self.wanted, self.until, self.running = wanted, time.time() + 60 * minutes + 1800, []
 
     def __enter__(self):
         if self.wanted:
             context = multiprocessing.get_context("spawn")
-            self.running = [
-                context.Process(target=burn, args=(time.time() + 3600,), daemon=True) for _ in range(os.cpu_count() or 1)
-            ]
+            self.running = [context.Process(target=burn, args=(self.until,), daemon=True) for _ in range(os.cpu_count() or 1)]
             for process in self.running:
                 process.start()
         return self
@@ -141,7 +139,7 @@ def collect(
     start, first, done = time.monotonic(), used(), 0
     end = start + 60 * minutes
     driver = Costed(both, effort or EFFORT[device], say=lambda text: None, seed=time.time_ns())
-    with Burners(disturbed), target.open("a", encoding="utf-8") as file:
+    with Burners(disturbed, minutes), target.open("a", encoding="utf-8") as file:
         try:
             while time.monotonic() < end and done != (limit or -1) and (left := [k for k in kinds if have[k] < WANTED[k]]):
                 kind = min(left, key=lambda name: have[name] / WANTED[name])
@@ -198,7 +196,7 @@ def others(
             made[tool] = peers.Peer(tool, python or peers.environment(tool, cache), places[tool])
         arms = [(tool, workload, extra) for workload in peers.WORKLOADS for extra in peers.ARMS for tool in tools]
         end, done = time.monotonic() + 60 * minutes, 0
-        with Burners(disturbed), target.open("a", encoding="utf-8") as file:
+        with Burners(disturbed, minutes), target.open("a", encoding="utf-8") as file:
             while time.monotonic() < end and done != (limit or -1):
                 tool, workload, extra = arm = min(arms, key=lambda one: have[one])
                 if have[arm] >= PEER_COMPARISONS:
