@@ -76,7 +76,9 @@ Exact.index, Exact.save = _larger(Exact.index, Exact.save)
 def _other(nearest):
     def other(self, queries, k):
         found = nearest(self, queries, k).clone()
-        found[::10, 0] = found[::10, -1]
+        some = torch.arange(k + 1, device=found.device)  # one of these rows is not among k: naming a row twice would be refused
+        absent = (found[::10, :, None] != some).all(1)
+        found[::10, -1] = absent.float().argmax(1).to(found.dtype)
         return found
 
     return other
@@ -131,11 +133,12 @@ def read_effbench(text: str) -> str:
     groups = defaultdict(list)
     for row in found["rows"]:
         if row["verdict"] != "SAME":
-            groups[row["verdict"], row["bench"].split(" ")[0], row["metric"]].append(row["ratio"])
+            groups[row["verdict"], row["bench"].split(" ")[0], row["metric"]].append(row)
     parts = []
-    for (verdict, bench, metric), ratios in groups.items():
+    for (verdict, bench, metric), rows in groups.items():
+        ratios = [row["ratio"] for row in rows]
         known = [ratio for ratio in ratios if ratio is not None]
-        shown = f" x{median(known):.3f}" if known else ""
+        shown = f" x{median(known):.3f}" if known else f" ({rows[0]['note'][:80]})"
         parts.append(f"{verdict} {bench} {metric}{shown}" + (f" ({len(ratios)} settings)" if len(ratios) > 1 else ""))
     same = found["verdicts"].get("SAME", 0)
     if not found["rows"]:

@@ -77,10 +77,10 @@ def test_asv_on_a_branch_is_one_line():
 
 def test_effbench_on_a_branch_is_one_line():
     row = {"verdict": "SLOWER", "bench": "vector-search/exact on digits", "metric": "serve.latency", "ratio": 1.05}
-    broken = {**row, "verdict": "BROKEN", "metric": "status", "ratio": None}
+    broken = {**row, "verdict": "BROKEN", "metric": "status", "ratio": None, "note": "head error: lost"}
     text = json.dumps({"rows": [row, {**row, "ratio": 1.07}, broken], "verdicts": {"SAME": 4}, "notes": []})
     assert branches.read_effbench(text) == (
-        "SLOWER vector-search/exact serve.latency x1.060 (2 settings); BROKEN vector-search/exact status; 4 SAME"
+        "SLOWER vector-search/exact serve.latency x1.060 (2 settings); BROKEN vector-search/exact status (head error: lost); 4 SAME"
     )
     nothing = json.dumps({"rows": [], "verdicts": {}, "notes": ["no content key differs"]})
     assert branches.read_effbench(nothing) == "no content key differs; 0 SAME"
