@@ -21,6 +21,7 @@ import sys
 import sysconfig
 import tempfile
 import time
+import tomllib
 from collections import defaultdict
 from pathlib import Path
 from statistics import median
@@ -168,7 +169,7 @@ def effbench(folder: Path, base: str, branch: str, *, whole: bool, since: bool) 
         raise peers.PeerError(f"effbench compare ended with {done.code} ({error!r}): {done.text[-600:]}") from None
 
 
-def asv(python: Path, folder: Path, base: str, branch: str, *, whole: bool, since: bool) -> tuple[int, str, peers.Ran]:
+def asv(python: Path, rounds: int, folder: Path, base: str, branch: str, *, whole: bool, since: bool) -> tuple[int, str, peers.Ran]:
     """As docs/comparing.md recommends it. asv has no --since: without `whole` it is told the method."""
     home = folder.parent / "home"
     home.mkdir(exist_ok=True)
@@ -181,16 +182,22 @@ def asv(python: Path, folder: Path, base: str, branch: str, *, whole: bool, sinc
     conf = json.loads((folder / "asv.conf.json").read_text())
     conf["pythons"] = [f"{sys.version_info[0]}.{sys.version_info[1]}"]
     (folder / "asv.conf.json").write_text(json.dumps(conf))
+    if not whole:  # the bridge plans its whole suite in every process
+        suite = folder.parent / "one.toml"
+        full = tomllib.loads((folder / "suites" / "smoke.toml").read_text(encoding="utf-8"))
+        data = next(run["data"] for run in full["run"] if run["task"] == TASK)
+        suite.write_text(f'name = "one"\nsize = "smoke"\n[[run]]\ntask = "{TASK}"\ndata = {json.dumps(data)}\n')
+        settled["EFFBENCH_ASV_SUITE"] = str(suite)
     pick = [] if whole else ["-b", f"bridge.{TASK}_{METHOD}\\.".replace("-", "_")]
     command = [python, "-m", "asv", "continuous", base, branch, "--interleave-rounds", "--launch-method", "forkserver", "-e"]
-    done = peers.ran([*command, "-a", "rounds=4", "--factor", "1.1", *pick], folder, env=settled, timeout=3600)
+    done = peers.ran([*command, "-a", f"rounds={rounds}", "--factor", "1.1", *pick], folder, env=settled, timeout=3600)
     return done.code, read_asv(done.text), done
 
 
 # -- doing it ---------------------------------------------------------------------------------------------------------
 
 
-def collect(target: Path, branches: list[str], tools: list[str], *, whole: bool, since: bool, cache: Path) -> None:
+def collect(target: Path, branches: list[str], tools: list[str], *, whole: bool, since: bool, cache: Path, rounds: int = 4) -> None:
     mark, mode = digest(), mode_of(whole, since)
     have = {(row["branch"], row["tool"]) for row in tallies.read(target, mark) if row["mode"] == mode}
     missing = [(branch, tool) for branch in branches for tool in tools if (branch, tool) not in have]
@@ -203,7 +210,7 @@ def collect(target: Path, branches: list[str], tools: list[str], *, whole: bool,
         base = clone(folder)
         for branch, tool in missing:
             print(f"{tool} on {branch} ...", flush=True)
-            measure = effbench if tool == "effbench" else lambda *rest, **how: asv(python, *rest, **how)
+            measure = effbench if tool == "effbench" else lambda *rest, **how: asv(python, rounds, *rest, **how)
             code, said, done = measure(folder, base, branch, whole=whole, since=since)
             line = {
                 "digest": mark, "mode": mode, "base": base, "branch": branch, "tool": tool, "code": code, "said": said,
@@ -242,6 +249,7 @@ def main() -> None:
     parser.add_argument("--no-since", action="store_true", help="every method of the task, changed or not")
     parser.add_argument("--branch", action="append", choices=sorted(CHANGES), help="only this one; may be repeated")
     parser.add_argument("--tool", action="append", choices=TOOLS, help="only this one; may be repeated")
+    parser.add_argument("--rounds", type=int, default=4, help="of asv")
     parser.add_argument("--table", action="store_true", help="measure nothing")
     parser.add_argument("--cache", type=Path, default=default_cache(), help="where the environment of asv is kept")
     parser.add_argument("--folder", type=Path, default=HERE / "records")
@@ -250,7 +258,7 @@ def main() -> None:
     if not given.table:
         branches, tools = given.branch or list(CHANGES), given.tool or list(TOOLS)
         since = not (given.whole or given.no_since)
-        collect(target, branches, tools, whole=given.whole, since=since, cache=given.cache.absolute())
+        collect(target, branches, tools, whole=given.whole, since=since, cache=given.cache.absolute(), rounds=given.rounds)
     print(table(tallies.read(target, digest())))
 
 
