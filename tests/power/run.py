@@ -1,13 +1,17 @@
-"""The proof of `effbench compare`: how often it cries wolf, and how often it finds a true 2, 5 and 10 %.
+"""The proof of `effbench compare`: how often it cries wolf, how often it finds a true 2, 5 and 10 %, and what other tools say.
 
-    python tests/power/run.py collect --minutes 20            # quiet: leave the machine alone meanwhile
-    python tests/power/run.py collect --minutes 20 --disturb  # a burner process on each core
+    python tests/power/run.py collect --minutes 20                 # quiet: leave the machine alone meanwhile
+    python tests/power/run.py collect --minutes 20 --disturb       # a burner process on each core
+    python tests/power/run.py collect --minutes 7 --device cuda    # needs no git: EFFBENCH_COMMIT names the commit
+    python tests/power/run.py peers --minutes 60 [--tool pyperf]   # pyperf, pytest-benchmark and asv with their defaults
     python tests/power/run.py table
+    python tests/power/run.py draw                                 # docs/power.svg
 
 `collect` measures process pairs with the engine of `effbench compare`, no copy of it: in each pair one side does the work as it is,
-the other the same (A/A) or a known amount more. Every pair is one line of pairs-QUIET-HOST.jsonl, so it resumes and is never lost.
+the other the same (A/A) or a known amount more. Every pair is one line of pairs-STATE-HOST.jsonl, so it resumes and is never lost.
 `table` cuts the pairs of an arm, in the order in which they were measured, into disjoint comparisons: the first pairs are judged;
 where they raise a suspicion the next ones are the second look, as the product does it. n comparisons, Clopper-Pearson bounds.
+`peers` makes whole comparisons with other tools, one line of peers-STATE-HOST.jsonl each.
 """
 
 # ruff: noqa: E402
@@ -18,31 +22,38 @@ import hashlib
 import json
 import multiprocessing
 import os
+import resource
+import shutil
 import sys
 import time
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path[:0] = [str(ROOT), str(HERE)]
 
-from effbench.measure.host import environment_key, fingerprint
+import drawing
+import peers
+import tallies
+from places import default_cache, target_of
+
 from effbench.plan import benches
 from effbench.plan.origins import OWN, Origin
 from effbench.plan.registry import Registry
 from effbench.plan.suite import parse
 from effbench.run.materials import Materials
 from effbench.run.pairs import SIDES, Driver, Effort, Evidence, Side
-from effbench.stats.interval import share
-from effbench.study import compare as study
-from effbench.study.compare import Times
+from effbench.run.provenance import commit
 
-HERE = Path(__file__).resolve().parent
-ARMS = {0: 1.0, 2: 0.5, 5: 0.5, 10: 0.1}  # per cent of work more -> share of the pairs that measure it
-WORKLOADS = ("matmul", "loop", "copy", "layer")
-RULES = {"default": (10, 0.02), "precise": (30, 0.01)}  # process pairs, minimum effect
-WANTED = {"numpy": 880, "torch": 440}  # process pairs: 88 A/A comparisons of three workloads and 44 of one, 308 in all
+# per cent of work more -> share of the pairs that measure it
+ARMS = {"cpu": {0: 1.0, 2: 0.5, 5: 0.5, 10: 0.1}, "cuda": {0: 1.0, 2: 1.0, 5: 0.0, 10: 0.0}}
+# A kind is measured in process pairs of its own: 88 A/A comparisons of three workloads and 44 of one on the CPU, 308 in all.
+KINDS = {"numpy": ("matmul", "loop", "copy"), "torch": ("layer",), "cuda": ("chain",)}
+WANTED = {"numpy": 880, "torch": 440, "cuda": 200}  # process pairs
+EFFORT = {"cpu": Effort(pairs=1, facts=0), "cuda": Effort(pairs=1, facts=0, turns=60, serve=30.0)}
+PEER_COMPARISONS = 40
 
 
 def burn(until: float) -> None:
@@ -53,15 +64,13 @@ def burn(until: float) -> None:
 class Burners:
     """One busy process per core, as a disturbed host has them."""
 
-    def __init__(self, wanted: bool):
-        self.wanted, self.running = wanted, []
+    def __init__(self, wanted: bool, minutes: float):
+        self.wanted, self.until, self.running = wanted, time.time() + 60 * minutes + 1800, []
 
     def __enter__(self):
         if self.wanted:
             context = multiprocessing.get_context("spawn")
-            self.running = [
-                context.Process(target=burn, args=(time.time() + 3600,), daemon=True) for _ in range(os.cpu_count() or 1)
-            ]
+            self.running = [context.Process(target=burn, args=(self.until,), daemon=True) for _ in range(os.cpu_count() or 1)]
             for process in self.running:
                 process.start()
         return self
@@ -71,82 +80,93 @@ class Burners:
             process.terminate()
 
 
-def sides() -> tuple[dict[str, Side], list[benches.Bench]]:
+class Costed(Driver):
+    """The driver of `effbench compare`, which also remembers the CPU seconds of each benchmark's own part of a pair."""
+
+    def time(self, pair, item) -> None:
+        before = pair.cpu()
+        super().time(pair, item)
+        self.spent[name_of(item.bench.head)] = max(0.0, pair.cpu() - before)
+
+
+def name_of(trial) -> str:
+    return f"{trial.method}+{trial.params['extra']}"
+
+
+def sides(device: str) -> tuple[dict[str, Side], list[benches.Bench]]:
     """Both sides load the same files from the same folder; the arms differ in a param."""
     registry = Registry.read([Origin(OWN, HERE / "workloads", "effbench")])
-    values = ", ".join(map(str, ARMS))
-    methods = "".join(f"[run.params.{name}]\nextra = [{values}]\n" for name in WORKLOADS)
-    suite = parse(f'name = "power"\nsize = "smoke"\n[[run]]\ntask = "power"\n{methods}[limits]\nseconds = 60\nmemory = "2 GiB"\n')
+    names = [name for names in KINDS.values() for name in names]
+    values = ", ".join(map(str, ARMS[device]))
+    methods = "".join(f"[run.params.{name}]\nextra = [{values}]\n" for name in names)
+    text = f'name = "power"\nsize = "smoke"\ndevices = ["{device}"]\n[[run]]\ntask = "power"\n{methods}'
+    suite = parse(text + '[limits]\nseconds = 60\nmemory = "2 GiB"\n')
     found = benches.match(suite, registry, registry).benches
     plain = {bench.base.method: bench.base for bench in found if bench.base.params["extra"] == 0}
     arms = [replace(bench, base=plain[bench.head.method], deterministic=True) for bench in found]
     return {side: Side(side, registry, Materials()) for side in SIDES}, arms
 
 
-def digest() -> str:
-    """Of what decides a measurement: pairs of another engine or other workloads are not mixed in."""
-    files = [ROOT / "effbench/run/pairs.py", ROOT / "effbench/measure/latency.py", *sorted((HERE / "workloads").rglob("*.py"))]
+def digest_of(*parts: Path) -> str:
+    files = [path for part in parts for path in (sorted(part.rglob("*.py")) if part.is_dir() else [part])]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 
-def path_of(disturbed: bool, folder: Path) -> Path:
-    key = environment_key(fingerprint(), 1, "cpu")
-    return folder / f"pairs-{'disturbed' if disturbed else 'quiet'}-{key}.jsonl"
+def digests() -> dict[str, str]:
+    """Of what decides a measurement: lines of another engine, other workloads or other tools are not mixed in."""
+    measure = [ROOT / "effbench" / name for name in ("run/pairs.py", "measure/latency.py", "measure/cuda.py")]
+    pins = hashlib.sha256(json.dumps(peers.PINS, sort_keys=True).encode()).hexdigest()[:4]
+    return {"pairs": digest_of(*measure, HERE / "workloads"), "peers": f"{digest_of(peers.FILES)[:8]}{pins}"}
 
 
-def read(path: Path) -> list[dict]:
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue  # the torn last line of an interrupted run
-    return [row for row in rows if row["digest"] == digest()]
+def used() -> float:
+    """CPU seconds of this process, and of its children that have ended."""
+    found = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return found.ru_utime + found.ru_stime + time.process_time()
 
 
-def collect(minutes: float, disturbed: bool, folder: Path, backends: list[str]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    target, mark = path_of(disturbed, folder), digest()
-    have = defaultdict(int)
-    for row in read(target):
+def collect(
+    minutes: float, disturbed: bool, folder: Path, kinds: list[str], *, device: str = "cpu", limit: int = 0, effort: Effort | None = None
+) -> Path:  # fmt: skip
+    """Measure until `minutes` are over, or `limit` process pairs (0: what is wanted) are there; the file."""
+    target, on = target_of("pairs", disturbed, folder, device)
+    mark, have = digests()["pairs"], defaultdict(int)
+    for row in tallies.read(target, mark):
         have[row["backend"]] += 1
-    both, arms = sides()
-    kinds = {backend: [bench for bench in arms if bench.head.backend == backend] for backend in backends}
-    end = time.monotonic() + 60 * minutes
-    start, cpu, done, order = time.monotonic(), os.times(), 0, list(kinds)
-    driver = Driver(both, Effort(pairs=1, facts=0), say=lambda text: None, seed=time.time_ns())
-    with Burners(disturbed), target.open("a", encoding="utf-8") as file:
-        if target.stat().st_size and not target.read_bytes().endswith(b"\n"):
-            file.write("\n")
+    both, arms = sides(device)
+    chosen = {kind: [bench for bench in arms if bench.head.method in KINDS[kind]] for kind in kinds}
+    head = {"digest": mark, "device": device, "on": on, "commit": commit()}
+    start, first, done = time.monotonic(), used(), 0
+    end = start + 60 * minutes
+    driver = Costed(both, effort or EFFORT[device], say=lambda text: None, seed=time.time_ns())
+    with Burners(disturbed, minutes), target.open("a", encoding="utf-8") as file:
         try:
-            while time.monotonic() < end and (open_kinds := [kind for kind in order if have[kind] < WANTED[kind]]):
-                kind = min(open_kinds, key=lambda name: have[name] / WANTED[name])
-                chosen = [bench for bench in kinds[kind] if driver.rng.random() < ARMS[bench.head.params["extra"]]]
-                wanted = {bench.label: Evidence(bench, builds=dict.fromkeys(SIDES, 1.0)) for bench in chosen}
+            while time.monotonic() < end and done != (limit or -1) and (left := [k for k in kinds if have[k] < WANTED[k]]):
+                kind = min(left, key=lambda name: have[name] / WANTED[name])
+                picked = [bench for bench in chosen[kind] if driver.rng.random() < ARMS[device][bench.head.params["extra"]]]
+                wanted = {bench.label: Evidence(bench, builds=dict.fromkeys(SIDES, 1.0)) for bench in picked}
+                driver.spent, before = {}, used()
                 driver.measure(wanted, times=wanted, facts=())
-                file.write(json.dumps({"digest": mark, "backend": kind, "time": time.time(), "arms": row_of(wanted)}) + "\n")
+                shared = max(0.0, used() - before - sum(driver.spent.values()))
+                cost = {name: round(value, 3) for name, value in {"start": shared, **driver.spent}.items()}
+                line = {**head, "backend": kind, "time": time.time(), "cpu": cost, "arms": row_of(wanted)}
+                file.write(json.dumps(line) + "\n")
                 file.flush()
                 have[kind], done = have[kind] + 1, done + 1
                 if done % 10 == 1:
-                    progress(have, done, start, end, backends)
+                    progress(have, done, start, end, kinds)
         finally:
             driver.close()
-    used = os.times()
-    seconds = used.children_user + used.children_system - cpu.children_user - cpu.children_system
-    print(f"{done} process pairs in {time.monotonic() - start:.0f} s ({seconds:.0f} CPU s of processes that have ended); {target}")
+    print(f"{done} process pairs in {time.monotonic() - start:.0f} s ({used() - first:.0f} CPU s); {target}")
+    return target
 
 
-def progress(have: dict, done: int, start: float, end: float, backends: list[str]) -> None:
+def progress(have: dict, done: int, start: float, end: float, kinds: list[str]) -> None:
     rate = (time.monotonic() - start) / done
-    missing = sum(WANTED[kind] - have[kind] for kind in backends)
-    state = ", ".join(f"{kind} {have[kind]} of {WANTED[kind]}" for kind in backends)
-    left = max(0.0, end - time.monotonic())
-    print(
-        f"{state} pairs; {rate:.1f} s a pair; stops in {left / 60:.1f} min, all would take {missing * rate / 60:.0f} min",
-        flush=True,
-    )
+    missing = sum(WANTED[kind] - have[kind] for kind in kinds)
+    state = ", ".join(f"{kind} {have[kind]} of {WANTED[kind]}" for kind in kinds)
+    left = max(0.0, end - time.monotonic()) / 60
+    print(f"{state} pairs; {rate:.1f} s a pair; stops in {left:.1f} min, all would take {missing * rate / 60:.0f} min", flush=True)
 
 
 def row_of(wanted: dict[str, Evidence]) -> dict[str, list]:
@@ -156,97 +176,88 @@ def row_of(wanted: dict[str, Evidence]) -> dict[str, list]:
         if item.failed:
             raise SystemExit(f"{item.bench.label}: {item.failed}")
         sample = next(samples[0] for (setting, _), samples in item.times.items() if setting is not None)
-        trial = item.bench.head
         columns = [sample.wall["base"], sample.wall["head"], sample.cpu["base"], sample.cpu["head"]]
-        out[f"{trial.method}+{trial.params['extra']}"] = [[float(f"{value:.6g}") for value in column] for column in columns]
+        out[name_of(item.bench.head)] = [[float(f"{value:.6g}") for value in column] for column in columns]
     return out
 
 
-def comparisons(pairs: list[Times], count: int, effect: float) -> list[tuple[str, float]]:
-    """(verdict, ratio) of disjoint comparisons in order: `count` pairs, and as many again where the first raise a suspicion."""
-
-    def judge(found):
-        return study.judge_times(found, effect=effect, on_cpu=True)
-
-    out, place = [], 0
-    while place + count <= len(pairs):
-        first = pairs[place : place + count]
-        place, found = place + count, judge(first)
-        if study.suspected(found, effect):
-            if place + count > len(pairs):
-                break
-            found, _ = study.settle(first, pairs[place : place + count], judge)
-            place += count
-        out.append((found.verdict, found.ratio))
-    return out
-
-
-def table(folder: Path) -> dict:
-    """Rows of the proof, as data and printed."""
-    made: dict = {"digest": digest(), "rows": []}
-    for state in ("quiet", "disturbed"):
-        rows = read(path_of(state == "disturbed", folder))
-        arms = defaultdict(list)
-        for row in rows:
-            for name, columns in row["arms"].items():
-                arms[name].append(Times(*columns))
-        for rule, (count, effect) in RULES.items():
-            for extra in ARMS:
-                pooled = []
-                for workload in WORKLOADS:
-                    found = comparisons(arms[f"{workload}+{extra}"], count, effect)
-                    pooled += found
-                    if found:
-                        made["rows"].append(line(state, rule, extra, workload, found))
-                if pooled:
-                    made["rows"].append(line(state, rule, extra, "all", pooled))
-    show(made["rows"])
-    return made
-
-
-def line(state: str, rule: str, extra: int, workload: str, found: list[tuple[str, float]]) -> dict:
-    """`hit` is a false alarm (either way) in A/A, and SLOWER elsewhere."""
-    wanted = ("SLOWER", "FASTER") if extra == 0 else ("SLOWER",)
-    hits = sum(verdict in wanted for verdict, _ in found)
-    bound = share(hits, len(found))
-    ratios = sorted(ratio for _, ratio in found)
-    return {
-        "host": state, "rule": rule, "extra": extra, "workload": workload, "n": len(found), "hits": hits, "share": bound.value,
-        "low": bound.low, "high": bound.high, "unclear": sum(verdict == "UNCLEAR" for verdict, _ in found),
-        "ratio": ratios[len(ratios) // 2], "opposite": sum(verdict == "FASTER" for verdict, _ in found) if extra else 0,
-    }  # fmt: skip
-
-
-def show(rows: list[dict]) -> None:
-    if not rows:
-        print("no pairs yet: run `collect` first")
-        return
-    print("| host | rule | true change | workload | n | called | share [95 % Clopper-Pearson] | UNCLEAR | median ratio |")
-    print("| --- | --- | --- | --- | ---: | ---: | --- | ---: | ---: |")
-    for row in rows:
-        change = "none (A/A)" if row["extra"] == 0 else f"+{row['extra']} %"
-        bound = f"{row['share']:.1%} [{row['low']:.1%}, {row['high']:.1%}]"
-        print(
-            f"| {row['host']} | {row['rule']} | {change} | {row['workload']} | {row['n']} | {row['hits']} | {bound} | {row['unclear']} | "
-            f"{row['ratio']:.4f} |"
-        )
+def others(
+    minutes: float, disturbed: bool, folder: Path, tools: list[str], cache: Path, *, python: Path | None = None, limit: int = 0
+) -> Path:  # fmt: skip
+    """Whole comparisons by other tools, the arm with the fewest first, PEER_COMPARISONS of each; the file."""
+    target, on = target_of("peers", disturbed, folder, "cpu")
+    mark, have = digests()["peers"], defaultdict(int)
+    for row in tallies.read(target, mark):
+        have[row["tool"], row["workload"], row["extra"]] += 1
+    cache.mkdir(parents=True, exist_ok=True)
+    made, places = {}, {tool: peers.scratch(cache, tool) for tool in tools}
+    try:
+        for tool in tools:
+            made[tool] = peers.Peer(tool, python or peers.environment(tool, cache), places[tool])
+        arms = [(tool, workload, extra) for workload in peers.WORKLOADS for extra in peers.ARMS for tool in tools]
+        end, done = time.monotonic() + 60 * minutes, 0
+        with Burners(disturbed, minutes), target.open("a", encoding="utf-8") as file:
+            while time.monotonic() < end and done != (limit or -1):
+                tool, workload, extra = arm = min(arms, key=lambda one: have[one])
+                if have[arm] >= PEER_COMPARISONS:
+                    break
+                said = made[tool].compare(workload, extra)
+                line = {
+                    "digest": mark, "device": "cpu", "on": on, "commit": commit(), "time": time.time(), "tool": tool,
+                    "version": made[tool].version, "workload": workload, "extra": extra, "verdicts": said.verdicts,
+                    "ratios": {rule: round(ratio, 5) for rule, ratio in said.ratios.items()}, "cpu": round(said.cpu, 2), "wall": round(said.wall, 2),
+                }  # fmt: skip
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+                have[arm], done = have[arm] + 1, done + 1
+                total = sum(min(have[one], PEER_COMPARISONS) for one in arms)
+                print(f"{total} of {len(arms) * PEER_COMPARISONS}: {tool}, {workload} +{extra} %: {said}", flush=True)
+    finally:
+        for tool in set(tools) - {"asv"}:
+            shutil.rmtree(places[tool], ignore_errors=True)
+    print(target)
+    return target
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("collect", "table"))
+    parser.add_argument("command", choices=("collect", "peers", "table", "draw"))
     parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--limit", type=int, default=0, help="stop after so many process pairs or comparisons")
     parser.add_argument("--disturb", action="store_true", help="a burner process on each core")
-    parser.add_argument("--backend", action="append", choices=sorted(WANTED), help="numpy (three workloads) or torch; default both")
+    parser.add_argument("--device", choices=sorted(ARMS), default="cpu", help="collect: where the work is done")
+    parser.add_argument("--backend", action="append", choices=("numpy", "torch"), help="collect: numpy (three workloads) or torch")
+    parser.add_argument("--tool", action="append", choices=sorted(peers.PINS), help="peers: only this one; may be repeated")
+    parser.add_argument(
+        "--python", type=Path, help="peers: an interpreter that has the one tool, in place of an environment made here"
+    )
+    parser.add_argument("--cache", type=Path, default=default_cache(), help="peers: where their environments are kept")
     parser.add_argument("--folder", type=Path, default=HERE / "records")
     parser.add_argument("--json", type=Path, help="table: also write the rows here")
+    parser.add_argument("--svg", type=Path, default=ROOT / "docs" / "power.svg", help="draw: the file")
     given = parser.parse_args()
+    if given.python and len(given.tool or ()) != 1:
+        parser.error("--python goes with one --tool")
     if given.command == "collect":
-        collect(given.minutes, given.disturb, given.folder, given.backend or sorted(WANTED))
+        kinds = ["cuda"] if given.device == "cuda" else given.backend or ["numpy", "torch"]
+        collect(given.minutes, given.disturb, given.folder, kinds, device=given.device, limit=given.limit)
+    elif given.command == "peers":
+        tools = given.tool or sorted(peers.PINS)
+        try:
+            others(
+                given.minutes, given.disturb, given.folder, tools, given.cache.absolute(), python=given.python, limit=given.limit
+            )
+        except peers.PeerError as error:
+            raise SystemExit(f"peers: {error}") from None
     else:
-        made = table(given.folder)
+        rows = tallies.all_rows(given.folder, digests())
+        if given.command == "draw":
+            given.svg.write_text(drawing.svg(rows), encoding="utf-8")
+            print(given.svg)
+        else:
+            print(tallies.markdown(rows))
         if given.json:
-            given.json.write_text(json.dumps(made, indent=1), encoding="utf-8")
+            given.json.write_text(json.dumps({"digests": digests(), "rows": rows}, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":
