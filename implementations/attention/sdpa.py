@@ -17,7 +17,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from effbench import param
 
-from .task import Attention, free_host_memory, visited
+from .differentiable import DifferentiableAttention
+from .task import free_host_memory, visited
 
 KERNELS = {
     "flash": SDPBackend.FLASH_ATTENTION,
@@ -26,7 +27,7 @@ KERNELS = {
 }
 
 
-class Sdpa(Attention):
+class Sdpa(DifferentiableAttention):
     name = "sdpa"
     backend = "torch"
     deterministic = True
@@ -69,7 +70,8 @@ class Sdpa(Attention):
             return self.softmax_flops(phase, case, 0)
         n = case["length"]
         skips = self.causal and self.chosen != "math"
-        return self.softmax_flops(phase, case, visited(n, *blocks(n, self.device)) if skips else n * n)
+        entries = visited(n, *blocks(n, self.device)) if skips else n * n
+        return self.softmax_flops(phase, case, entries, again=self.chosen != "math")
 
 
 def runs(kernel: str, given, run) -> bool:
