@@ -5,6 +5,9 @@ types, layouts or speed: those are for the tests with a GPU (test_favor_gpu.py).
 """
 
 import contextlib
+import importlib.util
+import json
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -212,6 +215,18 @@ def test_a_broken_kernel_is_noticed(line, broken, causal):
     module = mounted(text.replace(line, broken))
     out, expected = run(100, causal, -0.2, module=module)
     assert not np.abs(out - expected).max() < 0.03 * np.abs(expected).max()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton")
+def test_the_kernels_in_tritons_own_interpreter():
+    """The script that times them on a GPU, in the mode that only checks: several segments, the last one not full."""
+    script = Path(__file__).parents[1] / "kernels" / "favor_causal.py"
+    command = [sys.executable, str(script), "--interpret", "--check", "1100", "--features", "64", "--head-dim", "32"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["causal"] for line in lines] == [False, True], done.stderr[-3000:]
+    assert all(line["error"] < 0.02 for line in lines)
 
 
 def test_the_coefficient_of_a_head_is_the_formulas():
