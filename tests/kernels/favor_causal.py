@@ -46,7 +46,7 @@ def main() -> int:
         print("no CUDA device; --interpret checks the kernels on the CPU", file=sys.stderr)
         return 2
     if asked.interpret:
-        numbers()
+        mend()
     torch.manual_seed(0)
     for causal in (False, True):
         q, k, v, w = inputs(asked, 2 if asked.interpret else asked.heads, asked.check, device)
@@ -59,17 +59,24 @@ def main() -> int:
     return 0
 
 
-def numbers() -> None:
-    """numpy 2.4 no longer makes a number of an array with one entry, which the interpreter's loops rely on."""
+def mend() -> None:
+    """What the interpreter of Triton 3.5 lacks: numpy 2.4 makes no number of an array with one entry, which its loops rely on, and its
+    dot multiplies the bits of bfloat16 numbers, which it holds as uint16."""
     from triton.runtime import interpreter
 
-    patch = interpreter._patch_lang_tensor
+    patch, dot = interpreter._patch_lang_tensor, interpreter.InterpreterBuilder.create_dot
 
     def patched(tensor):
         patch(tensor)
         tensor.__index__ = lambda self: int(self.handle.data.item())
 
+    def wide(x):
+        if x.dtype.scalar != interpreter.tl.bfloat16:
+            return x
+        return interpreter.TensorHandle((x.data.astype(np.uint32) << 16).view(np.float32), interpreter.tl.float32)
+
     interpreter._patch_lang_tensor = patched
+    interpreter.InterpreterBuilder.create_dot = lambda self, a, b, *rest: dot(self, wide(a), wide(b), *rest)
 
 
 def compare(n: int, asked) -> None:
