@@ -166,7 +166,7 @@ class Blind(TrainedAttention):
 
 def retrieves(cls):
     what = Given(NONE, NONE, 32, 2, 2, 16, 32, 8, 4, 4)
-    method = trained(cls, 150, what, learning_rate=0.005)
+    method = trained(cls, 80, what, learning_rate=0.005)
     return training.measured(method.net, what, NONE, method.run, stream=(1, 4))["retrieval-accuracy"].mean()
 
 
