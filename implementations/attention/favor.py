@@ -16,10 +16,10 @@ import torch
 from effbench import Claim, Flops, param
 
 from . import favor_kernels, features, linear
-from .task import Attention
+from .differentiable import DifferentiableAttention, backward
 
 
-class FavorPlus(Attention):
+class FavorPlus(DifferentiableAttention):
     name = "favor+"
     backend = "torch"
     claims = (
@@ -97,23 +97,29 @@ class FavorPlus(Attention):
 
     def flops(self, phase, case, tally):
         """executed: four products of 2 n M d; causal has the normaliser as a column of v, whole chunks, and products inside
-        them. other: 6 per exponent for two maps. dense: the n^2 form of exact attention; useful: as executed without chunks."""
+        them. other: 6 per exponent for two maps. dense: the n^2 form of exact attention; useful: as executed without chunks.
+        Backward, which never is the Triton kernels': two products for each of the forward pass, one for those with w."""
         if phase == "build":
             return Flops(0.0)
         n, m, d, heads = case["length"], self.features, self.head_dim, self.batch * self.heads
         maps = (8.0 if self.eps else 4.0) * n * m * d  # the maximum that the authors subtract is of a projection of its own
-        if self.causal and self.fused:
+        training = backward(case)
+        if self.causal and self.fused and not training:
             # Key features and their sums are made twice: for the segments, and again inside them.
             sums = 8.0 * n * m * d + 2.0 * n * favor_kernels.TILES["causal"][0] * (m + d)
         elif self.causal:
             chunk = min(self.chunk, n)
             padded = -(-n // chunk) * chunk
-            sums = 4.0 * padded * m * (d + 1) + 2.0 * padded * chunk * (m + d + 1)
+            sums, inside = 4.0 * padded * m * (d + 1), 2.0 * padded * chunk * (m + d + 1)
+            # With one chunk nobody reads the state: its sums have no gradient.
+            sums = (3.0 if training and n > chunk else 1.5 if training else 1.0) * sums + (3.0 if training else 1.0) * inside
         else:
-            sums = 4.0 * n * m * d
-        return Flops(
-            heads * (maps + sums), useful=heads * 8.0 * n * m * d, dense=heads * 4.0 * n * n * d, other=heads * 12.0 * n * m
-        )
+            sums = (12.0 if training else 4.0) * n * m * d
+        if training:
+            maps += 4.0 * n * m * d
+        useful, dense = (20.0, 12.0) if training else (8.0, 4.0)
+        other = heads * (24.0 if training else 12.0) * n * m
+        return Flops(heads * (maps + sums), useful=heads * useful * n * m * d, dense=heads * dense * n * n * d, other=other)
 
 
 class FavorPlusPlus(FavorPlus):

@@ -4,8 +4,9 @@ Two softmaxes (see `features`), each a flash attention whose other side is the M
 keys (one program per head, span of keys and block of features, running maximum in float32), `_merge` joins the spans, `_queries`
 lets the queries look at the features. q, k and v are read once, the output written once, no feature reaches memory.
 
-Causal: `_keys` over segments, `_prefix` turns their sums into what each segment finds, `_causal` walks a segment in chunks with the
-state in registers. Its products are bfloat16 whatever the inputs are: float16 has no range for unnormalised sums.
+Causal: `_keys` over segments, `_prefix` turns their sums into what each segment finds (a bfloat16 state and the reference of its
+exponents), `_causal` walks a segment in chunks with the state in registers. Segments are many and short: the last wave of programs
+is then a small part of all, and the chain of chunks that wait for one another is short. Its products are bfloat16 whatever the inputs are: float16 has no range for unnormalised sums.
 Exponents are base 2, so log2(e) is part of every scale. float32 inputs stay with PyTorch: TF32 is another precision.
 """
 
@@ -19,7 +20,8 @@ from .task import free_host_memory
 LOG2E = math.log2(math.e)
 PROGRAMS = 264  # that fill an H100 twice: 132 multiprocessors
 # (tokens in a tile, warps, stages) of each kernel, for heads of 64 and 128 features.
-TILES = {"keys": (128, 8, 3), "queries": (128, 8, 2), "causal": (64, 8, 2)}
+TILES = {"keys": (128, 8, 3), "queries": (128, 8, 2), "causal": (64, 4, 2)}
+SEGMENT = 512  # tokens at most; its state is M D numbers in and out of memory, against 4 D for each token
 
 
 def unfit(features: int, head_dim: int, device: str, dtype: str) -> str:
@@ -54,34 +56,46 @@ def attention(q, k, v, w, a, causal: bool):
 
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     out = torch.empty_like(q)
-    launch(kernels(), q, k, v, w, a, out, causal, TILES, functools.partial(torch.empty, dtype=torch.float32, device=q.device))
+    empty = functools.partial(torch.empty, device=q.device)
+    launch(kernels(), q, k, v, w, a, out, causal, TILES, lambda shape: empty(shape, dtype=torch.float32), half(empty))
     return out
 
 
-def launch(at, q, k, v, w, a, out, causal: bool, tiles: dict, empty) -> None:
-    """Launch the kernels `at` on contiguous arrays; `empty(shape)` makes float32 scratch space."""
+def half(empty):
+    """Scratch space of bfloat16: states have the range of float32 whatever the inputs have."""
+    import torch
+
+    return functools.partial(empty, dtype=torch.bfloat16)
+
+
+def launch(at, q, k, v, w, a, out, causal: bool, tiles: dict, empty, empty_half) -> None:
+    """Launch the kernels `at` on contiguous arrays; `empty(shape)` makes float32 scratch space, `empty_half(shape)` bfloat16."""
     batch, heads, n, d = q.shape
     total, m = batch * heads, w.shape[1]
     slope = d**-0.25 * LOG2E
     tokens, warps, stages = tiles["keys"]
     step = tiles["causal"][0] if causal else tokens
     parts = max(1, min(-(-PROGRAMS // total), -(-n // step)))
+    if causal:
+        parts = max(parts, -(-n // SEGMENT))
     span = -(-n // (parts * step)) * step
     parts = -(-n // span)
     block = min(m, 128)
     top, sums, acc = empty((total, parts, m)), empty((total, parts, m)), empty((total, parts, m, d))
-    if not (causal and parts == 1):
-        at.keys[(total, parts, m // block)](
-            k, v, w, a, top, sums, acc, n, span, heads, slope, 0.5 * d**-0.5 * LOG2E, M=m, D=d, ROWS=block, TOKENS=tokens,
-            num_warps=warps, num_stages=stages,
-        )  # fmt: skip
+    at.keys[(total, parts, m // block)](
+        k, v, w, a, top, sums, acc, n, span, heads, slope, 0.5 * d**-0.5 * LOG2E, M=m, D=d, ROWS=block, TOKENS=tokens,
+        num_warps=warps, num_stages=stages,
+    )  # fmt: skip
     small = min(m, 16)
     if causal:
-        at.prefix[(total, m // small)](top, sums, acc, parts, M=m, D=d, ROWS=small, num_warps=4)
+        reference, before, state = empty((total, parts, m)), empty((total, parts, m)), empty_half((total, parts, m, d))
+        few = min(m, 4)  # rows in a program: the walk over the parts is latency, hidden by many programs
+        at.prefix[(total, m // few)](top, sums, acc, reference, before, state, parts, M=m, D=d, ROWS=few, num_warps=1)
         tokens, warps, stages = tiles["causal"]
+        warps = 8 if m * d > 1 << 13 else warps  # the state has to stay in registers
         at.causal[(total, parts)](
-            q, k, v, w, a, top, sums, acc, out, n, span, heads, slope, 0.5 * d**-0.5 * LOG2E, LOG2E, M=m, D=d, TOKENS=tokens,
-            num_warps=warps, num_stages=stages,
+            q, k, v, w, a, reference, before, state, out, n, span, heads, slope, 0.5 * d**-0.5 * LOG2E, LOG2E, M=m, D=d,
+            TOKENS=tokens, num_warps=warps, num_stages=stages,
         )  # fmt: skip
         return
     bias, means = empty((total, m)), out.new_empty((total, m, d))

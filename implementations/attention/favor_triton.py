@@ -99,10 +99,22 @@ def queries(
 
 
 @compiled
-def prefix(TOP, SUM, ACC, parts, M: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr):
-    """In place: the sums of each part become those of all parts before it; nothing yet is (-inf, 0, 0).
+def fetch(TOP, SUM, ACC, head, part, parts, rows, dims, M: tl.constexpr, D: tl.constexpr):
+    """Maximum, sum and weighted values of one part; zeros beyond the last."""
+    at = (head * parts + part) * M + rows
+    there = (rows < M) & (part < parts)
+    top = tl.load(TOP + at, mask=there, other=0.0)
+    total = tl.load(SUM + at, mask=there, other=0.0)
+    return top, total, tl.load(ACC + at[:, None] * D + dims[None, :], mask=there[:, None], other=0.0)
 
-    With one part its sums are never read, so they need not have been written.
+
+@compiled
+def prefix(
+    TOP, SUM, ACC, REFERENCE, BEFORE, STATE, parts, M: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr
+):  # fmt: skip
+    """What each part finds: REFERENCE = the maximum up to its own end, BEFORE and STATE the sums of all parts before it, relative to it.
+
+    The loop carries sums through all parts of a head: two parts are on their way from memory while one is added.
     """
     head = tl.program_id(0).to(tl.int64)
     rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
@@ -110,30 +122,33 @@ def prefix(TOP, SUM, ACC, parts, M: tl.constexpr, D: tl.constexpr, ROWS: tl.cons
     top = tl.full([ROWS], float("-inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     acc = tl.zeros([ROWS, D], tl.float32)
+    here, sums, values = fetch(TOP, SUM, ACC, head, 0, parts, rows, dims, M, D)
+    here1, sums1, values1 = fetch(TOP, SUM, ACC, head, 1, parts, rows, dims, M, D)
     for part in range(parts):
-        at = (head * parts + part) * M + rows
-        wide = at[:, None] * D + dims[None, :]
-        more = part + 1 < parts
-        here = tl.load(TOP + at, mask=(rows < M) & more, other=0.0)
-        sums = tl.load(SUM + at, mask=(rows < M) & more, other=0.0)
-        values = tl.load(ACC + wide, mask=(rows < M)[:, None] & more, other=0.0)
-        tl.debug_barrier()  # every warp has read before one of them writes to the same place
-        tl.store(TOP + at, top)
-        tl.store(SUM + at, total)
-        tl.store(ACC + wide, acc)
+        here2, sums2, values2 = fetch(TOP, SUM, ACC, head, part + 2, parts, rows, dims, M, D)
         new = tl.maximum(top, here)
         shrink = tl.exp2(top - new)
         grow = tl.exp2(here - new)
-        total = total * shrink + sums * grow
-        acc = acc * shrink[:, None] + values * grow[:, None]
+        total = total * shrink
+        acc = acc * shrink[:, None]
+        at = (head * parts + part) * M + rows
+        tl.store(REFERENCE + at, new)
+        tl.store(BEFORE + at, total)
+        tl.store(STATE + at[:, None] * D + dims[None, :], acc.to(STATE.dtype.element_ty))
+        total += sums * grow
+        acc += values * grow[:, None]
         top = new
+        here, sums, values = here1, sums1, values1
+        here1, sums1, values1 = here2, sums2, values2
 
 
 @compiled
 def causal(
-    Q, K, V, W, A, TOP, SUM, ACC, OUT, n, span, heads, slope, half, log2e, M: tl.constexpr, D: tl.constexpr, TOKENS: tl.constexpr
+    Q, K, V, W, A, REFERENCE, BEFORE, STATE, OUT, n, span, heads, slope, half, log2e, M: tl.constexpr, D: tl.constexpr,
+    TOKENS: tl.constexpr,
 ):  # fmt: skip
-    """One segment of one head, chunk by chunk. The chunk's own keys and the state share the running maximum of each feature."""
+    """One segment of one head, chunk by chunk. Keys and state are relative to one maximum of each feature, that at the segment's end:
+    a chunk waits for the one before it in nothing but the sum of the states."""
     head = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
     rows = tl.arange(0, M)
@@ -142,11 +157,11 @@ def causal(
     a = tl.load(A + head)
     scale = slope * tl.sqrt(1.0 - 4.0 * a)
     wide_w = w.to(tl.float32)
-    bias = 2.0 * log2e * a * tl.sum(wide_w * wide_w, 1)
     at = (head * tl.num_programs(1) + part) * M + rows
-    top = tl.load(TOP + at)
-    total = tl.load(SUM + at)
-    acc = tl.load(ACC + at[:, None] * D + dims[None, :])
+    reference = tl.load(REFERENCE + at)
+    total = tl.load(BEFORE + at)
+    acc = tl.load(STATE + at[:, None] * D + dims[None, :]).to(tl.float32)
+    bias = 2.0 * log2e * a * tl.sum(wide_w * wide_w, 1) + reference
     start = part * span
     for left in range(start, tl.minimum(start + span, n), TOKENS):
         tokens = left + tl.arange(0, TOKENS)
@@ -157,13 +172,8 @@ def causal(
         v = tl.load(V + to, mask=inside[:, None], other=0.0).to(tl.bfloat16)
         wide = k.to(tl.float32)
         h = tl.dot(w, tl.trans(k)) * scale - (half * tl.sum(wide * wide, 1))[None, :]
-        h = tl.where(inside[None, :], h, float("-inf"))
-        new = tl.maximum(top, tl.max(h, 1))
-        shrink = tl.exp2(top - new)
-        pk = tl.exp2(h - new[:, None])
-        total = total * shrink
-        acc = acc * shrink[:, None]
-        g = tl.dot(q, tl.trans(w)) * scale + (bias + new)[None, :]
+        pk = tl.where(inside[None, :], tl.exp2(h - reference[:, None]), 0.0)
+        g = tl.dot(q, tl.trans(w)) * scale + bias[None, :]
         pq = tl.exp2(g - tl.max(g, 1)[:, None])
         low_q = pq.to(tl.bfloat16)
         low_k = pk.to(tl.bfloat16)
@@ -175,7 +185,6 @@ def causal(
         tl.store(OUT + to, (out / sums[:, None]).to(OUT.dtype.element_ty), mask=inside[:, None])
         total += tl.sum(pk, 1)
         acc += tl.dot(low_k, v)
-        top = new
 
 
 @compiled

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import torch
 
-from .task import Attention, free_host_memory
+from .differentiable import DifferentiableAttention
+from .task import free_host_memory
 
 
-class Naive(Attention):
+class Naive(DifferentiableAttention):
     name = "naive"
     backend = "torch"
     deterministic = True

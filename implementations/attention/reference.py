@@ -40,3 +40,27 @@ def representable(x: np.ndarray, dtype: str) -> np.ndarray:
         bits = np.ascontiguousarray(x, dtype=np.float32).view(np.uint32)
         return ((bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
     raise ValueError(f"attention runs in float32, float16 or bfloat16, not in '{dtype}'")
+
+
+def exact_gradients(q, k, v, g, rows: np.ndarray, causal: bool) -> tuple[np.ndarray, ...]:
+    """(out[rows], dq[rows], dk, dv) of one head for the gradient g of its output, as if g were zero outside `rows`. float64.
+
+    With P = softmax(q k^T / sqrt(d)) and o = P v: dv = P^T g, dS = P o (g v^T - g·o), dq = dS k / sqrt(d), dk = dS^T q / sqrt(d).
+    """
+    q, k, v, g = (x.astype(np.float64) for x in (q, k, v, g))
+    slope = q.shape[-1] ** -0.5
+    out, dq, dk, dv = np.empty((len(rows), q.shape[1])), np.empty((len(rows), q.shape[1])), np.zeros_like(k), np.zeros_like(v)
+    block, positions = max(1, ENTRIES // len(k)), np.arange(len(k))
+    for start in range(0, len(rows), block):
+        here = rows[start : start + block]
+        weights = q[here] @ k.T * slope
+        if causal:
+            weights[positions > here[:, None]] = -np.inf
+        weights = np.exp(weights - weights.max(-1, keepdims=True))
+        weights /= weights.sum(-1, keepdims=True)
+        o = weights @ v
+        inner = weights * (g[here] @ v.T - (g[here] * o).sum(-1, keepdims=True)) * slope
+        out[start : start + block], dq[start : start + block] = o, inner @ k
+        dk += inner.T @ q[here]
+        dv += weights.T @ g[here]
+    return out, dq, dk, dv

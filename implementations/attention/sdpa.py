@@ -15,18 +15,20 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from effbench import param
+from effbench import Flops, param
 
-from .task import Attention, free_host_memory, visited
+from .differentiable import DifferentiableAttention
+from .task import free_host_memory, visited
 
 KERNELS = {
     "flash": SDPBackend.FLASH_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
     "math": SDPBackend.MATH,
 }
+PROBE = 16  # tokens
 
 
-class Sdpa(Attention):
+class Sdpa(DifferentiableAttention):
     name = "sdpa"
     backend = "torch"
     deterministic = True
@@ -63,18 +65,20 @@ class Sdpa(Attention):
         """Executed work of a causal head: the key blocks that the kernel visits, see `visited`; without a mask, n^2.
 
         `FlopCounterMode` counts n^2 for a causal head as well, whatever the kernel skips, and nothing for the CPU's kernel
-        unless that is registered. So a causal formula is smaller than the counter, down to half.
+        unless that is registered. So a causal formula is smaller than the counter, down to half. The build is the short call
+        that finds the kernel.
         """
         if phase == "build":
-            return self.softmax_flops(phase, case, 0)
+            return Flops(4.0 * self.heads * PROBE**2 * self.head_dim)
         n = case["length"]
         skips = self.causal and self.chosen != "math"
-        return self.softmax_flops(phase, case, visited(n, *blocks(n, self.device)) if skips else n * n)
+        entries = visited(n, *blocks(n, self.device)) if skips else n * n
+        return self.softmax_flops(phase, case, entries, again=self.chosen != "math")
 
 
 def runs(kernel: str, given, run) -> bool:
     """Whether a kernel takes this head layout, tried on one short call: PyTorch has no list of it for every device."""
-    probe = torch.zeros(1, given.heads, 16, given.head_dim, device=run.device, dtype=getattr(torch, run.dtype))
+    probe = torch.zeros(1, given.heads, PROBE, given.head_dim, device=run.device, dtype=getattr(torch, run.dtype))
     with warnings.catch_warnings(), sdpa_kernel(KERNELS[kernel]), torch.no_grad():
         warnings.simplefilter("ignore")
         try:

@@ -86,18 +86,24 @@ class Attention(Method):
         if size > self.room:
             raise NotImplementedError(f"{what} needs {size / 2**30:.3g} GiB, {self.room / 2**30:.3g} GiB are free")
 
-    def softmax_flops(self, phase: str, case: Case | None, entries: float) -> Flops:
+    def softmax_flops(self, phase: str, case: Case | None, entries: float, again: bool = False) -> Flops:
         """FLOPs of softmax attention that computes `entries` entries of each head's score matrix.
 
         executed: two matmuls, 2 d per entry each; other: 5 per entry (subtract, exp, sum, divide, compare). useful: the
         n (n + 1) / 2 entries that a causal head needs; dense: all n^2. An exact method's build computes nothing.
+        A case with `backward` has four more matmuls (gradients of the weights, v, q, k) and 4 more per entry; `again`: and the
+        scores and their exponentials a second time, as fused kernels have it.
         """
         if phase == "build":
             return Flops(0.0)
         n, heads = case["length"], self.batch * self.heads
-        per_entry = 4.0 * heads * self.head_dim
+        backward = bool(case.args.get("backward"))
+        per_entry = (12.0 if backward else 4.0) * heads * self.head_dim
         needed = n * (n + 1) / 2 if self.causal else n * n
-        return Flops(per_entry * entries, useful=per_entry * needed, dense=per_entry * n * n, other=5.0 * heads * entries)
+        more = backward and again
+        executed = per_entry * entries + (2.0 * heads * self.head_dim * entries if more else 0.0)
+        other = (9.0 if backward else 5.0) + (3.0 if more else 0.0)
+        return Flops(executed, useful=per_entry * needed, dense=per_entry * n * n, other=other * heads * entries)
 
 
 def visited(n: int, query_block: int, key_block: int = 1) -> int:

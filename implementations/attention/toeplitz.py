@@ -18,13 +18,14 @@ import torch
 from effbench import Claim, Flops, param
 
 from . import features
-from .task import Attention, free_host_memory
+from .differentiable import DifferentiableAttention, backward
+from .task import free_host_memory
 
 GROUP = {"cpu": 1 << 24, "cuda": 1 << 28}  # bytes that the spectra of one group of features may take: a cache, or few launches
 CLAMP = 8  # units of rounding of the largest denominator of a head: what lies below is round-off of the FFT, and may be negative
 
 
-class ToeplitzLinear(Attention):
+class ToeplitzLinear(DifferentiableAttention):
     name = "toeplitz-linear"
     backend = "torch"
     claims = (
@@ -75,7 +76,9 @@ class ToeplitzLinear(Attention):
         hk = features.exponents(k, self.w, 0.0, key=True)
         shape = self.grid(n)
         spectra = 2 * 2 ** len(shape) * n * (d + 1) * hq.element_size() * q.shape[0] * q.shape[1]
-        self.require(3 * spectra, f"the spectra of one feature for {n} tokens")
+        # Autograd keeps products and spectra of all features, not of one group.
+        count, what = (self.features, "all features") if self.training else (1, "one feature")
+        self.require(3 * count * spectra, f"the spectra of {what} for {n} tokens")
         top = hk.detach().amax(-2, keepdim=True)
         weights = hq + top
         weights = torch.exp(weights - weights.detach().amax(-1, keepdim=True))
@@ -84,7 +87,8 @@ class ToeplitzLinear(Attention):
 
     def flops(self, phase, case, tally):
         """executed: the projections and the FFTs, forward and back, of M (d + 1) channels a head, and one of the mask; other: 6 per
-        exponent, outer products, products of spectra, contraction. dense: the n^2 form with a mask that is at hand."""
+        exponent, outer products, products of spectra, contraction. dense: the n^2 form with a mask that is at hand. Backward: the
+        projections' other side, a real FFT and a complex one, twice the work (PyTorch's gradient of a real FFT), of every channel."""
         if phase == "build":
             return Flops(0.0)
         n, m, d, heads = case["length"], self.features, self.head_dim, self.batch * self.heads
@@ -94,6 +98,10 @@ class ToeplitzLinear(Attention):
         points = math.prod(sizes[:-1]) * (sizes[-1] // 2 + 1)
         other = heads * (12.0 * n * m + 3.0 * n * channels + 6.0 * channels * points)
         dense = heads * (4.0 * n * m * d + 2.0 * n * n * (m + d + 1) + n * n)
+        if backward(case):
+            complex_transform = sum(5.0 * math.prod(sizes) * math.log2(size) for size in sizes)
+            executed += heads * (4.0 * n * m * d + channels * (transform(sizes) + complex_transform))
+            other, dense = 3 * other, dense + heads * (4.0 * n * m * d + 4.0 * n * n * (m + d + 1) + 2.0 * n * n)
         return Flops(executed, useful=executed, dense=dense, other=other)
 
 

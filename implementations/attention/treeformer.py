@@ -17,11 +17,12 @@ import torch
 from effbench import Claim, Flops, param
 
 from . import buckets, tree
+from .differentiable import DifferentiableAttention, backward
 from .reference import exact_rows
-from .task import Attention, free_host_memory
+from .task import free_host_memory
 
 
-class TreeformerTf(Attention):
+class TreeformerTf(DifferentiableAttention):
     name = "treeformer-tf"
     backend = "torch"
     claims = (
@@ -71,15 +72,18 @@ class TreeformerTf(Attention):
 
     def flops(self, phase, case, tally):
         """executed: the predicates of queries and keys, and 4 d per score of every pair of blocks that was multiplied; useful: h
-        predicates a token and the scores inside leaves (no mask); dense: n^2. Measured on the data: leaves are not balanced."""
+        predicates a token and the scores inside leaves (no mask); dense: n^2. Measured on the data: leaves are not balanced.
+        Backward: 8 d more per score, and nothing for the predicates, which have no gradient."""
         if phase == "build":
             return None
         n, d, heads = case["length"], self.head_dim, self.batch * self.heads
         block = min(self.block, n)
         scores, same = tally.get("pairs", 0.0) * block * block, tally.get("useful", 0.0)
-        executed = 4.0 * heads * n * d * tree.predicates(self.height) + 4.0 * d * scores
-        useful = 4.0 * heads * n * d * self.height + 4.0 * d * same
-        return Flops(executed, useful=useful, dense=4.0 * heads * n * n * d, other=6.0 * scores)
+        per_score = 12.0 * d if backward(case) else 4.0 * d
+        executed = 4.0 * heads * n * d * tree.predicates(self.height) + per_score * scores
+        useful = 4.0 * heads * n * d * self.height + per_score * same
+        other = (10.0 if backward(case) else 6.0) * scores
+        return Flops(executed, useful=useful, dense=per_score * heads * n * n, other=other)
 
 
 class TreeformerTc(TreeformerTf):
@@ -117,13 +121,14 @@ class TreeformerTc(TreeformerTf):
         return table.gather(2, leaf_q[..., None].expand(v.shape)).to(v.dtype)
 
     def flops(self, phase, case, tally):
-        """executed: the predicates; other: sums of values and the mix, one add and two operations a level and channel."""
+        """executed: the predicates (backward multiplies nothing: only v has a gradient); other: sums of values and the mix, one add and two operations a level and channel."""
         if phase == "build":
             return None
         n, d, heads, h = case["length"], self.head_dim, self.batch * self.heads, self.height
         executed = 4.0 * heads * n * d * tree.predicates(h)
-        other = heads * 3.0 * n * d * (h + 1)
-        return Flops(executed, useful=4.0 * heads * n * d * h, dense=4.0 * heads * n * n * d, other=other)
+        other = heads * (6.0 if backward(case) else 3.0) * n * d * (h + 1)
+        dense = (12.0 if backward(case) else 4.0) * heads * n * n * d
+        return Flops(executed, useful=4.0 * heads * n * d * h, dense=dense, other=other)
 
 
 def convex(gram: np.ndarray, target: np.ndarray, steps: int = 500) -> np.ndarray:
