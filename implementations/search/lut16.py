@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .compiled import library
+from ..shared.compiled import library
 from .lut16_source import SOURCE
 
 GROUP = 32  # points whose codes lie together

@@ -4,9 +4,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from effbench_implementations.search import anisotropic, compiled, lut16, partitions, pq, scann, soar
+from effbench_implementations.search import anisotropic, lut16, partitions, pq, scann, soar
 from effbench_implementations.search.task import Given, VectorSearch
 from effbench_implementations.search.vectors import clustered, nearest
+from effbench_implementations.shared import compiled
 
 from effbench import Run
 from effbench.backends import get
