@@ -68,9 +68,9 @@ def test_shares_of_the_roof_follow_from_the_calibration():
     ("words", "told"),
     [
         (["naiv"], "naive"),
-        (["naive", "--case", "n-1"], "n-2048"),
-        (["naive", "--knob", "leaves"], "name=value"),
-        (["naive", "--knob", "leaves=3"], "no setting 'leaves'"),
+        (["chunked", "--case", "n-1"], "n-2048"),
+        (["chunked", "--knob", "leaves"], "name=value"),
+        (["chunked", "--knob", "leaves=3"], "no setting 'leaves'"),
         (["asha"], "serve phase"),
         (["naive", "--device", "gpu"], "cuda"),
     ],

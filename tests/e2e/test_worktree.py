@@ -45,7 +45,7 @@ def two(effbench, tmp_path):
     shutil.copytree(other / "implementations", other / OWN)
     changed = copy / "implementations" / "search" / "exact.py"
     text = changed.read_text()
-    marked = text.replace("self.run.tally(queries=len(queries))", "self.run.tally(queries=len(queries), marker=4242)")
+    marked = text.replace("self.run.tally(queries=len(queries), ", "self.run.tally(queries=len(queries), marker=4242, ")
     assert marked != text, "exact.py no longer tallies its queries: choose another line to change"
     changed.write_text(marked)
     (tmp_path / "one.toml").write_text(SUITE)
