@@ -57,6 +57,7 @@ FIELDS: dict[str, tuple[tuple, bool]] = {
     "time": ((str,), True),  # UTC, when the trial ended
     "notes": ((list,), False),
 }
+ENDS = ("low", "high", "min", "p90", "p99", "cpu")
 READING_FIELDS = {"value", "unit", "low", "high", "n", "how", "reason", "min", "p90", "p99", "cpu"}
 
 
@@ -91,11 +92,11 @@ def identity(record: dict) -> tuple:
 
 
 def dumps(record: dict) -> str:
-    """The record as one line, thinned to the limits: first samples, then the curve, then the reason."""
-    record = dict(record)
+    """The record as one line, thinned to the limits: samples, the curve, the reason, digits of intervals, then the rest of these."""
+    record, rounded = dict(record), False
     samples = {name: [float(f"{v:.4g}") for v in values[:MAX_SAMPLES]] for name, values in record.get("samples", {}).items()}
     record["samples"] = samples
-    for _ in range(12):
+    for _ in range(16):
         line = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
         if len(line.encode()) <= MAX_BYTES:
             return line
@@ -108,6 +109,10 @@ def dumps(record: dict) -> str:
             record["reason"] = record["reason"][:297] + "..."
         elif samples:
             record["samples"] = samples = {}
+        elif not rounded:
+            record["readings"], rounded = {name: _rounded(name, one) for name, one in record["readings"].items()}, True
+        elif any(len(column) > 4 for column in record.get("curve", {}).values()):
+            record["curve"] = {name: column[::2] + column[-1:] * (len(column) % 2 == 0) for name, column in record["curve"].items()}
         else:
             break
     raise RecordError(
@@ -115,6 +120,20 @@ def dumps(record: dict) -> str:
         where=f"{record['task']}/{record['method']}",
         remedy="Shorten the names or the number of params, metrics and curve columns.",
     )
+
+
+def _rounded(name: str, one: dict) -> dict:
+    """A reading whose interval has four significant digits, outwards; what a quality is a mean of is said by its task."""
+    ends = {key: _outwards(one[key], key in ("high", "p90", "p99")) for key in ENDS if one.get(key) is not None}
+    dropped = ("how",) if name.startswith("quality.") and one.get("how", "").startswith("mean over") else ()
+    return {key: ends.get(key, value) for key, value in one.items() if key not in dropped}
+
+
+def _outwards(value: float, up: bool) -> float:
+    if not value:
+        return value
+    step = 10.0 ** (3 - math.floor(math.log10(abs(value))))
+    return short((math.ceil if up else math.floor)(value * step) / step)
 
 
 def loads(line: str | bytes, where: str = "record") -> dict:

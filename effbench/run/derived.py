@@ -16,7 +16,7 @@ def roof_readings(readings: dict[str, dict], roofs: dict[str, Any] | None, *, dt
     """
     if not roofs:
         return {}
-    moved = readings.get("serve.bytes") or reading(None, "B", reason="no method gives the bytes that it moves")
+    moved = readings.get("serve.bytes") or reading(None, "B", reason="its formula has no bytes")
     return {"serve.bytes": moved, "serve.roof": _roof(readings, moved.get("value"), roofs, dtype or "float32", key)}
 
 

@@ -63,3 +63,28 @@ def test_the_documentation_names_every_field():
     missing = [name for name in records.FIELDS if f"`{name}`" not in text]
     assert not missing, missing
     assert not [name for name in (*records.STATUSES, *records.ROLES) if f"`{name}`" not in text]
+
+
+def test_a_record_with_many_readings_is_thinned_and_its_intervals_hold_their_values():
+    record = records.loads(LINES[0])
+    for number in range(12):
+        value = 0.123456 + number / 7
+        record["readings"][f"quality.measure-{number}"] = records.reading(
+            value, "1", how="mean over question", low=value, high=value + 1e-5, n=36
+        )
+    wide = len(json.dumps(record, separators=(",", ":")))
+    line = records.dumps(record)
+    assert wide > records.MAX_BYTES >= len(line.encode())
+    back = records.loads(line)["readings"]
+    assert set(back) == set(record["readings"])
+    for name, reading in back.items():
+        assert reading["value"] == record["readings"][name]["value"]
+        if "low" in reading:
+            assert reading["low"] <= reading["value"] <= reading["high"], name
+
+
+def test_what_cannot_be_thinned_is_an_error():
+    record = records.loads(LINES[0])
+    record["readings"] |= {f"quality.measure-{number}": records.reading(1.0, "1", low=0.5, high=1.5) for number in range(80)}
+    with pytest.raises(records.RecordError, match="exceeds the limit"):
+        records.dumps(record)
