@@ -127,10 +127,13 @@ def order(record: dict) -> tuple:
 
 
 def describe(where: Path, new: dict[str, dict]) -> dict[str, dict]:
-    """environment.json with these environments in it; {} where it says all that already. A known environment keeps its words."""
+    """environment.json with these environments in it; {} where it says all that already. A known environment keeps its words and
+    gains the facts that it lacked, as the roofs of a machine that was calibrated later.
+    """
     path = where / ENVIRONMENT
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return {} if set(new) <= set(known) else {**new, **known}
+    made = {**new, **known} | {key: {**new[key], **known[key]} for key in set(new) & set(known)}
+    return {} if made == known else made
 
 
 def write(path: Path, text: str) -> None:
