@@ -9,6 +9,7 @@ from typing import Any
 from .. import format as fmt
 from ..groups import Group, direction, machine
 from ..plots import curve_plots, ratio_plot, scaling_plot
+from ..roofs import roofline_plots
 from ..tables import Cell, Column, Table
 from . import claims as claiming
 from . import links
@@ -61,7 +62,10 @@ class Pages:
             tables["failed"] = self.failures(group, link)
         few, style = fewer(group, quality), content.style(task)
         figures = [forest(group, found), ratio_plot(group, style), scaling_plot(few, style)]
-        figures += [roofline(group, content.loaded.environments.get(group.key["environment"], {}), style), *curve_plots(few, style)]
+        known = content.loaded.environments
+        roof = roofline(group, known.get(group.key["environment"], {}), style)
+        # Without bytes only the flat part of the roof can be drawn.
+        figures += [*([roof] if roof else roofline_plots([group], known, style)), *curve_plots(few, style)]
         left_out = len({row.method for row in group.rows}) - len({row.method for row in few.rows})
         self.page(
             path, "setting.html.j2", title=short_title(group), tables=tables, plots=figures, explore=explorer(group, made, quality, self.fronts, style),
