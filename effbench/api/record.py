@@ -104,7 +104,7 @@ def dumps(record: dict) -> str:
             samples = {name: values[::2] if len(values) > 8 else values for name, values in samples.items()}
             record["samples"] = samples
         elif any(len(column) > 8 for column in record.get("curve", {}).values()):
-            record["curve"] = {name: column[::2] + column[-1:] * (len(column) % 2 == 0) for name, column in record["curve"].items()}
+            record["curve"] = _thinned(record["curve"])
         elif len(record["reason"]) > 300:
             record["reason"] = record["reason"][:297] + "..."
         elif samples:
@@ -112,7 +112,7 @@ def dumps(record: dict) -> str:
         elif not rounded:
             record["readings"], rounded = {name: _rounded(name, one) for name, one in record["readings"].items()}, True
         elif any(len(column) > 4 for column in record.get("curve", {}).values()):
-            record["curve"] = {name: column[::2] + column[-1:] * (len(column) % 2 == 0) for name, column in record["curve"].items()}
+            record["curve"] = _thinned(record["curve"])
         else:
             break
     raise RecordError(
@@ -120,6 +120,11 @@ def dumps(record: dict) -> str:
         where=f"{record['task']}/{record['method']}",
         remedy="Shorten the names or the number of params, metrics and curve columns.",
     )
+
+
+def _thinned(curve: dict) -> dict:
+    """Every second row of a curve, and always the last one."""
+    return {name: column[::2] + column[-1:] * (len(column) % 2 == 0) for name, column in curve.items()}
 
 
 def _rounded(name: str, one: dict) -> dict:
