@@ -64,7 +64,7 @@ def select(H, INDEX, VALUE, COUNT, k, F: tl.constexpr, WIDE: tl.constexpr, BITS:
         bits = h.to(tl.int32, bitcast=True) & 0x7FFFFFFF
     least = tl.where(tl.sum((bits >= (1 << (BITS - 1))).to(tl.int32), 0) >= k, 1 << (BITS - 1), 0)
     for step in tl.static_range((BITS - 1) // 2):
-        shift: tl.constexpr = BITS - 3 - 2 * step
+        shift = BITS - 3 - 2 * step  # a number known to the compiler, another one in each pass
         counts = (bits >= least + (1 << shift)).to(tl.int64)
         counts += (bits >= least + (2 << shift)).to(tl.int64) << 21
         counts += (bits >= least + (3 << shift)).to(tl.int64) << 42

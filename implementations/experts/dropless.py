@@ -51,20 +51,26 @@ def two_best(logits):
 def serve(x, expert, weight, experts):
     """sum_j weight[t, j] f_expert[t, j](x[t]): [n, d]. expert [n, k] integers, weight float32 [n, k] or None for 1."""
     n, k = expert.shape
-    ends, order, place = by_expert(expert, len(experts.up))
-    y = products(x.index_select(0, order // k), ends, experts)
+    ends, token, place = by_expert(expert, len(experts.up))
+    y = products(x.index_select(0, token), ends, experts)
     if weight is None and k == 1:
         return y.index_select(0, place)
     return combine(y, place, weight.flatten(), n, each=k)
 
 
 def by_expert(expert, count: int):
-    """expert integers [n, k] -> ends int32 [count], order and place [n k]: sorted row i is assignment order[i], and back."""
+    """expert integers [n, k] -> ends int32 [count], token and place [n k]: row i, sorted by expert, is token[i]; assignment j is row place[j]."""
+    expert = expert.to(torch.int16)
+    if expert.is_cuda and count <= 256:
+        from . import counting_triton
+
+        return counting_triton.by_expert(expert, count)
     # Short keys: a radix sort passes over them twice, not eight times.
-    ranked, order = expert.flatten().to(torch.int16).sort(stable=True)
+    ranked, order = expert.flatten().sort(stable=True)
     edges = torch.arange(count, dtype=torch.int16, device=expert.device)
     ends = torch.searchsorted(ranked, edges, right=True, out_int32=True)
-    return ends, order, torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=expert.device))
+    place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=expert.device))
+    return ends, order // expert.shape[1], place
 
 
 def products(rows, ends, experts):

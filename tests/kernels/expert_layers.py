@@ -72,12 +72,12 @@ def stages(layer, x):
         yield "combine", lambda: dropless.combine(y, row, weight.flatten()[row], n, start=start)
         return
     expert, weight = dropless.two_best(logits)
-    ends, order, place = dropless.by_expert(expert, count)
-    rows = x.index_select(0, order // 2)
+    ends, token, place = dropless.by_expert(expert, count)
+    rows = x.index_select(0, token)
     y = dropless.products(rows, ends, experts)
     yield "choose", lambda: dropless.two_best(logits)
     yield "sort", lambda: dropless.by_expert(expert, count)
-    yield "gather", lambda: x.index_select(0, order // 2)
+    yield "gather", lambda: x.index_select(0, token)
     yield "products", lambda: dropless.products(rows, ends, experts)
     yield "combine", lambda: dropless.combine(y, place, weight.flatten(), n, each=2)
 
