@@ -18,21 +18,8 @@ if os.environ.get("TRITON_INTERPRET") != "1":
 pytest.importorskip("triton")
 
 SOURCE = Path(skipping_kernels.__file__).with_name("skipping_triton.py")
+pytestmark = pytest.mark.usefixtures("interpreter_scalars")
 SHAPES = [(64, 96, 1), (40, 70, 3), (300, 200, 9), (64, 128, 8)]
-
-
-@pytest.fixture(autouse=True)
-def scalars(monkeypatch):
-    """The interpreter turns one-element arrays into Python integers in a way that newer numpy refuses."""
-    from triton.runtime import interpreter
-
-    patch = interpreter._patch_lang_tensor
-
-    def patched(tensor):
-        patch(tensor)
-        tensor.__index__ = lambda self: int(self.handle.data.item())
-
-    monkeypatch.setattr(interpreter, "_patch_lang_tensor", patched)
 
 
 def module(folder, **replaced):

@@ -269,19 +269,11 @@ def test_the_learning_rate_follows_the_share_of_the_budget():
 
 
 @pytest.fixture
-def kernels(monkeypatch):
+def kernels(interpreter_scalars):
     if importlib.util.find_spec("triton") is None:
         pytest.skip("needs Triton")
     if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
         pytest.skip("needs a CUDA device or TRITON_INTERPRET=1")
-    if not torch.cuda.is_available():  # the interpreter counts a loop with an array of one element, of which newer numpy makes no integer
-        from triton.runtime import interpreter
-
-        def patched(tensor, patch=interpreter._patch_lang_tensor):
-            patch(tensor)
-            tensor.__index__ = lambda self: int(self.handle.data.item())
-
-        monkeypatch.setattr(interpreter, "_patch_lang_tensor", patched)
     from effbench_implementations.experts import combine_triton
 
     return combine_triton
