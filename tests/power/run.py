@@ -3,12 +3,15 @@
     python tests/power/run.py collect --minutes 20                 # quiet: leave the machine alone meanwhile
     python tests/power/run.py collect --minutes 20 --disturb       # a burner process on each core
     python tests/power/run.py collect --minutes 7 --device cuda    # needs no git: EFFBENCH_COMMIT names the commit
+    python tests/power/run.py collect --minutes 9 --beside 8       # eight collectors with two cores each, on a larger machine
     python tests/power/run.py peers --minutes 60 [--tool pyperf]   # pyperf, pytest-benchmark and asv with their defaults
     python tests/power/run.py table
     python tests/power/run.py draw                                 # docs/power.svg
 
 `collect` measures process pairs with the engine of `effbench compare`, no copy of it: in each pair one side does the work as it is,
 the other the same (A/A) or a known amount more. Every pair is one line of pairs-STATE-HOST.jsonl, so it resumes and is never lost.
+With `--beside` the lines of one collector follow those of another, so that a comparison is made of one collector's pairs, and the host's
+name says how many worked side by side: they share caches and memory, and on CUDA each has a GPU of its own.
 `table` cuts the pairs of an arm, in the order in which they were measured, into disjoint comparisons: the first pairs are judged;
 where they raise a suspicion the next ones are the second look, as the product does it. n comparisons, Clopper-Pearson bounds.
 `peers` makes whole comparisons with other tools, one line of peers-STATE-HOST.jsonl each.
@@ -24,7 +27,9 @@ import multiprocessing
 import os
 import resource
 import shutil
+import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from dataclasses import replace
@@ -62,15 +67,16 @@ def burn(until: float) -> None:
 
 
 class Burners:
-    """One busy process per core, as a disturbed host has them."""
+    """One busy process on each core that this process may use, as a disturbed host has them."""
 
     def __init__(self, wanted: bool, minutes: float):
         self.wanted, self.until, self.running = wanted, time.time() + 60 * minutes + 1800, []
+        self.count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     def __enter__(self):
         if self.wanted:
             context = multiprocessing.get_context("spawn")
-            self.running = [context.Process(target=burn, args=(self.until,), daemon=True) for _ in range(os.cpu_count() or 1)]
+            self.running = [context.Process(target=burn, args=(self.until,), daemon=True) for _ in range(self.count)]
             for process in self.running:
                 process.start()
         return self
@@ -126,11 +132,14 @@ def used() -> float:
 
 
 def collect(
-    minutes: float, disturbed: bool, folder: Path, kinds: list[str], *, device: str = "cpu", limit: int = 0, effort: Effort | None = None
+    minutes: float, disturbed: bool, folder: Path, kinds: list[str], *, device: str = "cpu", limit: int = 0, effort: Effort | None = None,
+    among: int = 1,
 ) -> Path:  # fmt: skip
-    """Measure until `minutes` are over, or `limit` process pairs (0: what is wanted) are there; the file."""
+    """Measure until `minutes` are over, or `limit` process pairs (0: what is wanted of one `among` several) are there; the file."""
     target, on = target_of("pairs", disturbed, folder, device)
+    on = f"{on}, {among} side by side" if among > 1 else on
     mark, have = digests()["pairs"], defaultdict(int)
+    wants = {kind: -(-count // among) for kind, count in WANTED.items()}
     for row in tallies.read(target, mark):
         have[row["backend"]] += 1
     both, arms = sides(device)
@@ -141,8 +150,8 @@ def collect(
     driver = Costed(both, effort or EFFORT[device], say=lambda text: None, seed=time.time_ns())
     with Burners(disturbed, minutes), target.open("a", encoding="utf-8") as file:
         try:
-            while time.monotonic() < end and done != (limit or -1) and (left := [k for k in kinds if have[k] < WANTED[k]]):
-                kind = min(left, key=lambda name: have[name] / WANTED[name])
+            while time.monotonic() < end and done != (limit or -1) and (left := [k for k in kinds if have[k] < wants[k]]):
+                kind = min(left, key=lambda name: have[name] / wants[name])
                 picked = [bench for bench in chosen[kind] if driver.rng.random() < ARMS[device][bench.head.params["extra"]]]
                 wanted = {bench.label: Evidence(bench, builds=dict.fromkeys(SIDES, 1.0)) for bench in picked}
                 driver.spent, before = {}, used()
@@ -154,17 +163,51 @@ def collect(
                 file.flush()
                 have[kind], done = have[kind] + 1, done + 1
                 if done % 10 == 1:
-                    progress(have, done, start, end, kinds)
+                    progress(have, wants, done, start, end)
         finally:
             driver.close()
     print(f"{done} process pairs in {time.monotonic() - start:.0f} s ({used() - first:.0f} CPU s); {target}")
     return target
 
 
-def progress(have: dict, done: int, start: float, end: float, kinds: list[str]) -> None:
+def beside(count: int, minutes: float, disturbed: bool, folder: Path, kinds: list[str], device: str) -> Path:
+    """`count` collectors at once, each on two cores (and a GPU) of its own, in folders of their own; then their lines, one after the other."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2 * count:
+        raise SystemExit(f"--beside {count} needs {2 * count} cores, and {len(cores)} may be used here")
+    target, _ = target_of("pairs", disturbed, folder, device)
+    with tempfile.TemporaryDirectory(prefix="power-") as place:
+        running = []
+        for number in range(count):
+            own = ",".join(map(str, cores[2 * number : 2 * number + 2]))
+            command = [
+                sys.executable,
+                __file__,
+                "collect",
+                "--minutes",
+                str(minutes),
+                "--device",
+                device,
+                "--folder",
+                f"{place}/{number}",
+            ]
+            command += ["--among", str(count), "--cores", own, *(["--disturb"] if disturbed else [])]
+            command += [f"--backend={kind}" for kind in kinds if kind != "cuda"]
+            gpu = {"CUDA_VISIBLE_DEVICES": str(number)} if device == "cuda" else {}
+            said = None if number == 0 else subprocess.DEVNULL
+            running.append(subprocess.Popen(command, env={**os.environ, **gpu}, stdout=said))
+        codes = [process.wait() for process in running]
+        with target.open("ab") as file:
+            for path in sorted(Path(place).rglob("*.jsonl")):
+                file.write(path.read_bytes())
+    print(f"{count} collectors ended with {codes}; {target}")
+    return target
+
+
+def progress(have: dict, wants: dict, done: int, start: float, end: float) -> None:
     rate = (time.monotonic() - start) / done
-    missing = sum(WANTED[kind] - have[kind] for kind in kinds)
-    state = ", ".join(f"{kind} {have[kind]} of {WANTED[kind]}" for kind in kinds)
+    missing = sum(wants[kind] - have[kind] for kind in have)
+    state = ", ".join(f"{kind} {have[kind]} of {wants[kind]}" for kind in have)
     left = max(0.0, end - time.monotonic()) / 60
     print(f"{state} pairs; {rate:.1f} s a pair; stops in {left:.1f} min, all would take {missing * rate / 60:.0f} min", flush=True)
 
@@ -225,6 +268,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--limit", type=int, default=0, help="stop after so many process pairs or comparisons")
     parser.add_argument("--disturb", action="store_true", help="a burner process on each core")
+    parser.add_argument("--beside", type=int, default=1, help="collect: so many collectors, each with two cores of its own")
+    parser.add_argument("--among", type=int, default=1, help=argparse.SUPPRESS)
+    parser.add_argument("--cores", help=argparse.SUPPRESS)
     parser.add_argument("--device", choices=sorted(ARMS), default="cpu", help="collect: where the work is done")
     parser.add_argument("--backend", action="append", choices=("numpy", "torch"), help="collect: numpy (three workloads) or torch")
     parser.add_argument("--tool", action="append", choices=sorted(peers.PINS), help="peers: only this one; may be repeated")
@@ -240,7 +286,12 @@ def main() -> None:
         parser.error("--python goes with one --tool")
     if given.command == "collect":
         kinds = ["cuda"] if given.device == "cuda" else given.backend or ["numpy", "torch"]
-        collect(given.minutes, given.disturb, given.folder, kinds, device=given.device, limit=given.limit)
+        if given.beside > 1:
+            beside(given.beside, given.minutes, given.disturb, given.folder, kinds, given.device)
+        else:
+            if given.cores:
+                os.sched_setaffinity(0, set(map(int, given.cores.split(","))))
+            collect(given.minutes, given.disturb, given.folder, kinds, device=given.device, limit=given.limit, among=given.among)
     elif given.command == "peers":
         tools = given.tool or sorted(peers.PINS)
         try:
