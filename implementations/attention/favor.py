@@ -105,8 +105,8 @@ class FavorPlus(DifferentiableAttention):
         maps = (8.0 if self.eps else 4.0) * n * m * d  # the maximum that the authors subtract is of a projection of its own
         training = backward(case)
         if self.causal and self.fused and not training:
-            # Key features and their sums are made twice: for the segments, and again inside them.
-            sums = 8.0 * n * m * d + 2.0 * n * favor_kernels.TILES["causal"][0] * (m + d)
+            # Key features and their sums are made twice: for the segments, and again inside them. The normaliser has 8 columns.
+            sums = 8.0 * n * m * d + 32.0 * n * m + 2.0 * n * favor_kernels.TILES["causal"][0] * (m + d)
         elif self.causal:
             chunk = min(self.chunk, n)
             padded = -(-n // chunk) * chunk

@@ -6,7 +6,8 @@ lets the queries look at the features. q, k and v are read once, the output writ
 
 Causal: `_keys` over segments, `_prefix` turns their sums into what each segment finds (a bfloat16 state and the reference of its
 exponents), `_causal` walks a segment in chunks with the state in registers. Segments are many and short: the last wave of programs
-is then a small part of all, and the chain of chunks that wait for one another is short. Its products are bfloat16 whatever the inputs are: float16 has no range for unnormalised sums.
+is then a small part of all, and the chain of chunks that wait for one another is short. Its products are bfloat16 whatever the
+inputs are: float16 has no range for unnormalised sums.
 Exponents are base 2, so log2(e) is part of every scale. float32 inputs stay with PyTorch: TF32 is another precision.
 """
 
@@ -20,8 +21,8 @@ from .task import free_host_memory
 LOG2E = math.log2(math.e)
 PROGRAMS = 264  # that fill an H100 twice: 132 multiprocessors
 # (tokens in a tile, warps, stages) of each kernel, for heads of 64 and 128 features.
-TILES = {"keys": (128, 8, 3), "queries": (128, 8, 2), "causal": (64, 4, 2)}
-SEGMENT = 512  # tokens at most; its state is M D numbers in and out of memory, against 4 D for each token
+TILES = {"keys": (128, 8, 3), "segments": (128, 8, 3), "queries": (128, 8, 2), "causal": (64, 4, 2)}
+SEGMENT = 1024  # tokens at most; its state is M D numbers in and out of memory, against 4 D for each token
 
 
 def unfit(features: int, head_dim: int, device: str, dtype: str) -> str:
@@ -73,7 +74,7 @@ def launch(at, q, k, v, w, a, out, causal: bool, tiles: dict, empty, empty_half)
     batch, heads, n, d = q.shape
     total, m = batch * heads, w.shape[1]
     slope = d**-0.25 * LOG2E
-    tokens, warps, stages = tiles["keys"]
+    tokens, warps, stages = tiles["segments" if causal else "keys"]
     step = tiles["causal"][0] if causal else tokens
     parts = max(1, min(-(-PROGRAMS // total), -(-n // step)))
     if causal:
@@ -82,20 +83,24 @@ def launch(at, q, k, v, w, a, out, causal: bool, tiles: dict, empty, empty_half)
     parts = -(-n // span)
     block = min(m, 128)
     top, sums, acc = empty((total, parts, m)), empty((total, parts, m)), empty((total, parts, m, d))
+    norms = empty((total, n)) if causal else top
     at.keys[(total, parts, m // block)](
-        k, v, w, a, top, sums, acc, n, span, heads, slope, 0.5 * d**-0.5 * LOG2E, M=m, D=d, ROWS=block, TOKENS=tokens,
-        num_warps=warps, num_stages=stages,
+        k, v, w, a, top, sums, acc, norms, n, span, heads, slope, 0.5 * d**-0.5 * LOG2E, M=m, D=d, ROWS=block, TOKENS=tokens,
+        NORMS=causal, num_warps=warps, num_stages=stages,
     )  # fmt: skip
     small = min(m, 16)
     if causal:
-        reference, before, state = empty((total, parts, m)), empty((total, parts, m)), empty_half((total, parts, m, d))
+        reference, bias, before = (empty((total, parts, m)) for _ in range(3))
+        state = empty_half((total, parts, m, d))
         few = min(m, 4)  # rows in a program: the walk over the parts is latency, hidden by many programs
-        at.prefix[(total, m // few)](top, sums, acc, reference, before, state, parts, M=m, D=d, ROWS=few, num_warps=1)
+        at.prefix[(total, m // few)](
+            top, sums, acc, w, a, reference, bias, before, state, parts, heads, 2 * LOG2E, M=m, D=d, ROWS=few, num_warps=1
+        )
         tokens, warps, stages = tiles["causal"]
-        warps = 8 if m * d > 1 << 13 else warps  # the state has to stay in registers
+        warps = 8 if m * d > 1 << 13 or m > 128 else warps  # state and exponents have to stay in registers
         at.causal[(total, parts)](
-            q, k, v, w, a, reference, before, state, out, n, span, heads, slope, 0.5 * d**-0.5 * LOG2E, LOG2E, M=m, D=d,
-            TOKENS=tokens, num_warps=warps, num_stages=stages,
+            q, k, v, w, a, norms, reference, bias, before, state, out, n, span, heads, slope, M=m, D=d, TOKENS=tokens,
+            num_warps=warps, num_stages=stages,
         )  # fmt: skip
         return
     bias, means = empty((total, m)), out.new_empty((total, m, d))

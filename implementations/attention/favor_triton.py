@@ -13,14 +13,19 @@ compiled = triton.jit(do_not_specialize=["n", "span", "parts", "each", "heads"])
 
 @compiled
 def keys(
-    K, V, W, A, TOP, SUM, ACC, n, span, heads, slope, half, M: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr,
-    TOKENS: tl.constexpr,
+    K, V, W, A, TOP, SUM, ACC, NORM, n, span, heads, slope, half, M: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr,
+    TOKENS: tl.constexpr, NORMS: tl.constexpr,
 ):  # fmt: skip
-    """Running maximum, sum and weighted values of a block of features over the keys of one span."""
+    """Running maximum, sum and weighted values of a block of features over the keys of one span.
+
+    NORMS: NORM [head, n] keeps what is subtracted from the exponents of a key, for `causal`.
+    """
     head = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
     rows = tl.program_id(2) * ROWS + tl.arange(0, ROWS)
     dims = tl.arange(0, D)
+    steps = tl.arange(0, TOKENS)
+    tile = steps[:, None] * D + dims[None, :]
     w = tl.load(W + ((head % heads) * M + rows[:, None]) * D + dims[None, :])
     scale = slope * tl.sqrt(1.0 - 4.0 * tl.load(A + head))
     top = tl.full([ROWS], float("-inf"), tl.float32)
@@ -29,14 +34,16 @@ def keys(
     start = part * span
     stop = tl.minimum(start + span, n)
     for left in range(start, stop, TOKENS):
-        tokens = left + tl.arange(0, TOKENS)
-        inside = tokens < stop
-        at = (head * n + tokens[:, None]) * D + dims[None, :]
-        k = tl.load(K + at, mask=inside[:, None], other=0.0)
-        v = tl.load(V + at, mask=inside[:, None], other=0.0)
+        # A scalar and one tile of offsets for all arrays: addresses of their own would take registers from the tiles.
+        first = head * n + left
+        inside = steps < stop - left
+        k = tl.load(K + first * D + tile, mask=inside[:, None], other=0.0)
+        v = tl.load(V + first * D + tile, mask=inside[:, None], other=0.0)
         wide = k.to(tl.float32)
-        h = tl.dot(w, tl.trans(k)) * scale - (half * tl.sum(wide * wide, 1))[None, :]
-        h = tl.where(inside[None, :], h, float("-inf"))
+        norm = half * tl.sum(wide * wide, 1)
+        if NORMS:
+            tl.store(NORM + first + steps, norm, mask=inside)
+        h = tl.dot(w, tl.trans(k)) * scale - tl.where(inside, norm, float("inf"))[None, :]
         new = tl.maximum(top, tl.max(h, 1))
         p = tl.exp2(h - new[:, None])
         shrink = tl.exp2(top - new)
@@ -110,15 +117,18 @@ def fetch(TOP, SUM, ACC, head, part, parts, rows, dims, M: tl.constexpr, D: tl.c
 
 @compiled
 def prefix(
-    TOP, SUM, ACC, REFERENCE, BEFORE, STATE, parts, M: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr
+    TOP, SUM, ACC, W, A, REFERENCE, BIAS, BEFORE, STATE, parts, heads, twice, M: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr
 ):  # fmt: skip
-    """What each part finds: REFERENCE = the maximum up to its own end, BEFORE and STATE the sums of all parts before it, relative to it.
+    """What each part finds: REFERENCE = the maximum up to its own end, BIAS = that plus A |w|^2 of both sides, for the queries,
+    BEFORE and STATE = the sums of all parts before it, relative to REFERENCE.
 
     The loop carries sums through all parts of a head: two parts are on their way from memory while one is added.
     """
     head = tl.program_id(0).to(tl.int64)
     rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     dims = tl.arange(0, D)
+    w = tl.load(W + ((head % heads) * M + rows[:, None]) * D + dims[None, :]).to(tl.float32)
+    fixed = twice * tl.load(A + head) * tl.sum(w * w, 1)
     top = tl.full([ROWS], float("-inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     acc = tl.zeros([ROWS, D], tl.float32)
@@ -133,6 +143,7 @@ def prefix(
         acc = acc * shrink[:, None]
         at = (head * parts + part) * M + rows
         tl.store(REFERENCE + at, new)
+        tl.store(BIAS + at, new + fixed)
         tl.store(BEFORE + at, total)
         tl.store(STATE + at[:, None] * D + dims[None, :], acc.to(STATE.dtype.element_ty))
         total += sums * grow
@@ -144,47 +155,54 @@ def prefix(
 
 @compiled
 def causal(
-    Q, K, V, W, A, REFERENCE, BEFORE, STATE, OUT, n, span, heads, slope, half, log2e, M: tl.constexpr, D: tl.constexpr,
+    Q, K, V, W, A, NORM, REFERENCE, BIAS, BEFORE, STATE, OUT, n, span, heads, slope, M: tl.constexpr, D: tl.constexpr,
     TOKENS: tl.constexpr,
 ):  # fmt: skip
-    """One segment of one head, chunk by chunk. Keys and state are relative to one maximum of each feature, that at the segment's end:
-    a chunk waits for the one before it in nothing but the sum of the states."""
+    """One segment of one head, chunk by chunk. Keys and state are relative to one maximum of each feature, that at the
+    segment's end: a chunk waits for the one before it in nothing but the sum of the states.
+
+    The state takes a quarter of the registers and each tile of exponents another, so little else may live in them. Keys come
+    before queries: their features are in shared memory and in the state before the queries' exist. What columns of a tile need
+    (BIAS, NORM) is read in each chunk. The sums of the weights are products with eight equal columns, the fewest there are, on
+    bfloat16 features: those that the values meet.
+    """
     head = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
     rows = tl.arange(0, M)
     dims = tl.arange(0, D)
+    steps = tl.arange(0, TOKENS)
+    tile = steps[:, None] * D + dims[None, :]
     w = tl.load(W + ((head % heads) * M + rows[:, None]) * D + dims[None, :])
-    a = tl.load(A + head)
-    scale = slope * tl.sqrt(1.0 - 4.0 * a)
-    wide_w = w.to(tl.float32)
-    at = (head * tl.num_programs(1) + part) * M + rows
-    reference = tl.load(REFERENCE + at)
-    total = tl.load(BEFORE + at)
-    acc = tl.load(STATE + at[:, None] * D + dims[None, :]).to(tl.float32)
-    bias = 2.0 * log2e * a * tl.sum(wide_w * wide_w, 1) + reference
+    scale = slope * tl.sqrt(1.0 - 4.0 * tl.load(A + head))
+    at = (head * tl.num_programs(1) + part) * M
+    reference = tl.load(REFERENCE + at + rows)
+    acc = tl.load(STATE + (at + rows[:, None]) * D + dims[None, :]).to(tl.float32)
+    total = tl.load(BEFORE + at + rows)[:, None] + tl.zeros([M, 8], tl.float32)
+    ones = tl.full([TOKENS, 8], 1.0, tl.float32).to(tl.bfloat16)
     start = part * span
     for left in range(start, tl.minimum(start + span, n), TOKENS):
-        tokens = left + tl.arange(0, TOKENS)
-        inside = tokens < n
-        to = (head * n + tokens[:, None]) * D + dims[None, :]
-        q = tl.load(Q + to, mask=inside[:, None], other=0.0)
-        k = tl.load(K + to, mask=inside[:, None], other=0.0)
-        v = tl.load(V + to, mask=inside[:, None], other=0.0).to(tl.bfloat16)
-        wide = k.to(tl.float32)
-        h = tl.dot(w, tl.trans(k)) * scale - (half * tl.sum(wide * wide, 1))[None, :]
-        pk = tl.where(inside[None, :], tl.exp2(h - reference[:, None]), 0.0)
+        first = head * n + left
+        inside = steps < n - left
+        q = tl.load(Q + first * D + tile, mask=inside[:, None], other=0.0)
+        k = tl.load(K + first * D + tile, mask=inside[:, None], other=0.0)
+        v = tl.load(V + first * D + tile, mask=inside[:, None], other=0.0).to(tl.bfloat16)
+        norm = tl.load(NORM + first + steps, mask=inside, other=float("inf"))
+        bias = tl.load(BIAS + at + rows)
+        state = acc.to(tl.bfloat16)
+        before = total.to(tl.bfloat16)
+        h = tl.dot(w, tl.trans(k)) * scale - (norm[None, :] + reference[:, None])
+        pk = tl.exp2(h).to(tl.bfloat16)
+        total = tl.dot(pk, ones, total)
+        acc = tl.dot(pk, v, acc)
         g = tl.dot(q, tl.trans(w)) * scale + bias[None, :]
-        pq = tl.exp2(g - tl.max(g, 1)[:, None])
-        low_q = pq.to(tl.bfloat16)
-        low_k = pk.to(tl.bfloat16)
-        scores = tl.dot(low_q, low_k)
+        pq = tl.exp2(g - tl.max(g, 1)[:, None]).to(tl.bfloat16)
+        sums = tl.max(tl.dot(pq, before), 1)
+        out = tl.dot(pq, state)
         # Keeps the denominator from 0: see FLOOR in linear.py.
-        scores = tl.where(tokens[:, None] >= tokens[None, :], scores + 1e-30, 0.0)
-        sums = tl.sum(pq * total[None, :], 1) + tl.sum(scores, 1)
-        out = tl.dot(low_q, acc.to(tl.bfloat16)) + tl.dot(scores.to(tl.bfloat16), v)
-        tl.store(OUT + to, (out / sums[:, None]).to(OUT.dtype.element_ty), mask=inside[:, None])
-        total += tl.sum(pk, 1)
-        acc += tl.dot(low_k, v)
+        scores = tl.where(steps[:, None] >= steps[None, :], tl.dot(pq, pk) + 1e-30, 0.0)
+        sums += tl.sum(scores, 1)
+        out = tl.dot(scores.to(tl.bfloat16), v, out) / sums[:, None]
+        tl.store(OUT + first * D + tile, out.to(OUT.dtype.element_ty), mask=inside[:, None])
 
 
 @compiled

@@ -60,14 +60,14 @@ def main() -> int:
 
 
 def mend() -> None:
-    """What the interpreter of Triton 3.5 lacks: numpy 2.4 makes no number of an array with one entry, which its loops rely on, and its
-    dot multiplies the bits of bfloat16 numbers, which it holds as uint16."""
+    """What the interpreter of Triton 3.5 and 3.6 lacks: numpy 2.4 makes no number of an array with one entry, which its loops
+    rely on, and its dot multiplies the bits of bfloat16 numbers, which it holds as uint16."""
     from triton.runtime import interpreter
 
     patch, dot = interpreter._patch_lang_tensor, interpreter.InterpreterBuilder.create_dot
 
-    def patched(tensor):
-        patch(tensor)
+    def patched(tensor, *scope):
+        patch(tensor, *scope)
         tensor.__index__ = lambda self: int(self.handle.data.item())
 
     def wide(x):

@@ -173,11 +173,12 @@ def test_sweep_over_tiles(monkeypatch):
     options = {
         "keys": [(64, 4, 2), (64, 4, 3), (64, 8, 3), (128, 4, 2), (128, 8, 2), (128, 8, 3), (128, 8, 4)],
         "queries": [(64, 4, 1), (64, 4, 2), (64, 4, 3), (128, 4, 2), (128, 8, 1), (128, 8, 2), (128, 8, 3)],
+        "segments": [(64, 4, 2), (64, 8, 2), (64, 8, 3), (128, 8, 2), (128, 8, 3)],
         "causal": [(64, 4, 1), (64, 4, 2), (64, 8, 1), (64, 8, 2), (128, 8, 1), (128, 8, 2)],
     }
     print()
     for kernel, tiles in options.items():
-        method = built(FavorPlus, kernel == "causal", kernel="triton")
+        method = built(FavorPlus, kernel in ("segments", "causal"), kernel="triton")
         for tile in tiles:
             monkeypatch.setitem(favor_kernels.TILES, kernel, tile)
             try:
