@@ -1,8 +1,8 @@
 """`streamed` of tpu_knn_triton.py by hand: warps in GROUPS of four that do not wait for each other. Imports Triton 3.6.
 
-A group owns 64 queries; all groups read the same tile of the base, so that a byte from the L2 cache is used by 64 GROUPS queries. A slot
-of shared memory is `ready` when its bytes have arrived and `free` when every group has multiplied them: one group selects while the
-others multiply. The first group also asks for the bytes: a warp of its own would leave too few registers for three groups.
+A group owns 64 queries; all groups read the same tile of the base, so that a byte from the L2 cache is used by 64 GROUPS queries. A
+slot of shared memory is `ready` when its bytes are there and `free` when every group has multiplied them: one group selects while
+the others multiply. The first group also asks for the bytes: a warp of its own would leave too few registers for three groups.
 What a mark means is told in tpu_knn_triton.py.
 """
 
@@ -28,8 +28,9 @@ def after(slot, phase, SLOTS: gl.constexpr):
 
 @gluon.jit
 def fetch(
-    queries, base, q, x, ready, free, top, start, stride, left, chunks, chunk, slot, phase, GROUPS: gl.constexpr, SLOTS: gl.constexpr
-):
+    queries, base, q, x, ready, free, top, start, stride, left, chunks, chunk, slot, phase, GROUPS: gl.constexpr,
+    SLOTS: gl.constexpr,
+):  # fmt: skip
     """Ask for a chunk of a tile, where any is left; what to ask for next."""
     DEPTH: gl.constexpr = base.block_type.shape[1]
     more = left > 0
@@ -109,7 +110,7 @@ def grouped(
     queries, base, BIAS, OUT, m, n, first, tiles, parts, keep, wide, to, chunks, L2: gl.constexpr, RAGGED: gl.constexpr,
     GROUPS: gl.constexpr, SLOTS: gl.constexpr, FOLD: gl.constexpr,
 ):  # fmt: skip
-    """As `streamed`; `queries` in blocks of 64 rows, `base` in blocks of a tile; the four warps of the launch are the first group."""
+    """As `streamed`; `queries` in blocks of 64 rows, `base` in blocks of a tile; the warps of the launch are the first group."""
     COLUMNS: gl.constexpr = base.block_type.shape[0]
     DEPTH: gl.constexpr = base.block_type.shape[1]
     top, part = gl.program_id(0) * (64 * GROUPS), gl.program_id(1)

@@ -1,9 +1,9 @@
 """The device code of tpu_knn_fused.py, which says what each kernel is for. Imports Triton: only where a GPU is used.
 
 Queries [m, D] and base [n, D] come as tensor descriptors in half precision: rows and columns beyond the end read as zero. A tile is
-COLUMNS rows of the base, in FOLD layers: column c of it belongs to bin c mod COLUMNS / FOLD of the part that owns the tile; part p of
-`parts` owns tiles p, p + parts, ... A survivor is one float: its score, in whose lowest bits stands which tile and which layer it came
-from. So a score costs two instructions (merge the bits, maximum) and a bin one register.
+COLUMNS rows of the base, in FOLD layers: column c of it belongs to bin c mod COLUMNS / FOLD of the part that owns the tile; part p
+of `parts` owns tiles p, p + parts, ... A survivor is one float: its score, whose lowest bits tell which tile and which layer it
+came from. So a score costs two instructions (merge the bits, maximum) and a bin one register.
 """
 
 import os

@@ -189,7 +189,12 @@ def table(rows, queries, d, jax):
     for name, ms in measure(calls, rounds=8 if rows > 2_000_000 else 12).items():
         extra = {"recall": round(recall(answers[name], true), 4)} if name in answers else {}
         if name == "fused":
-            extra |= {"bins": plan.wide, "parts": plan.parts, "expected_recall": round(plan.recall(K), 4), "tiling": repr(plan.tiling)}
+            extra |= {
+                "bins": plan.wide,
+                "parts": plan.parts,
+                "expected_recall": round(plan.recall(K), 4),
+                "tiling": repr(plan.tiling),
+            }
         if "second" not in name:
             extra |= {"tflops": round(2 * rows * queries * d / ms / 1e9, 1)}
         say(method=name, **shared, ms=round(ms, 3), **extra)
