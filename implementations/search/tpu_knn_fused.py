@@ -33,15 +33,24 @@ DEEP = 128  # dimensions from which on the queries do not stay in shared memory
 @dataclass(frozen=True)
 class Tiling:
     rows: int  # queries of a block
-    columns: int  # rows of the base in a tile; half as many bins
+    columns: int  # rows of the base in a tile
     depth: int  # dimensions in one product
     warps: int
     stages: int
     together: int  # programs of a multiprocessor
+    fold: int = 2  # columns of a tile for each bin: many bins cost registers, few bins need many parts
+    start: float = 6  # turns of a tile that the start and the end of a program cost
+    grouped: bool = False  # by `tpu_knn_gluon`: groups of four warps, 64 queries each
+
+    @property
+    def bins(self) -> int:
+        return self.columns // self.fold
 
 
 FLAT = Tiling(128, 128, 128, 4, 2, 2)  # two programs at once: one multiplies while the other selects
-WIDE = Tiling(128, 256, 64, 8, 4, 1)  # large tiles: each byte from the L2 cache is used more often
+WIDE = Tiling(128, 256, 64, 8, 4, 1, 2, 1)  # large tiles: each byte from the L2 cache is used more often
+THREE = Tiling(192, 256, 64, 12, 4, 1, 16, 1, True)  # larger ones still, and one group selects while two multiply
+TILINGS = {"shallow": (FLAT,), "deep": (THREE, WIDE)}  # the first that runs here and whose bins reach the target
 
 
 @dataclass(frozen=True)
@@ -51,11 +60,19 @@ class Plan:
     rows: int
     tiles: int
     parts: int
-    bins: int  # of a part
+    tiling: Tiling
+
+    @property
+    def bins(self) -> int:
+        return self.tiling.bins
+
+    @property
+    def fold(self) -> int:
+        return self.tiling.fold
 
     @property
     def ragged(self) -> bool:
-        return self.rows > self.tiles * 2 * self.bins
+        return self.rows > self.tiles * self.tiling.columns
 
     @property
     def wide(self) -> int:
@@ -64,17 +81,17 @@ class Plan:
 
     @property
     def keep(self) -> int:
-        """The bits of a score that do not give way to the mark of its place, which counts half tiles of a part."""
+        """The bits of a score that do not give way to the mark of its place, which counts layers of the tiles of a part."""
         steps = -(-self.tiles // self.parts) if self.parts else 1
-        return -(1 << (2 * steps - 1).bit_length())
+        return -(1 << (self.fold * steps - 1).bit_length())
 
     def sizes(self) -> dict[int, int]:
         low, more = divmod(self.tiles, self.parts) if self.parts else (0, 0)
-        left = self.rows - self.tiles * 2 * self.bins
+        layers, last = divmod(self.rows - self.tiles * self.tiling.columns, self.bins)
         found: dict[int, int] = {}
         for size, count in (
-            (2 * low, (self.parts - more) * self.bins), (2 * low + 2, more * self.bins),
-            (1, min(left, 2 * self.bins - left)), (2, max(0, left - self.bins)),
+            (self.fold * low, (self.parts - more) * self.bins), (self.fold * (low + 1), more * self.bins),
+            (layers, self.bins - last), (layers + 1, last),
         ):  # fmt: skip
             if size and count:
                 found[size] = found.get(size, 0) + count
@@ -88,23 +105,23 @@ class Plan:
 def plan(rows: int, queries: int, k: int, target: float, tiling: Tiling, multiprocessors: int) -> Plan | None:
     """The plan whose last program ends first among those that reach the target; None where tiles are too few for it."""
     checked_target(target)
-    bins, tiles = tiling.columns // 2, rows // tiling.columns
+    bins, tiles = tiling.bins, rows // tiling.columns
     blocks, slots = -(-queries // tiling.rows), multiprocessors * tiling.together
-    fewest = max(1, -(-2 * tiles // (1 << BITS)))
+    fewest = max(1, -(-tiles // ((1 << BITS) // tiling.fold)))
     most = tiles if k + MARGIN > CANDIDATES else min(tiles, WIDEST // bins - 1)
     for parts in range(fewest, most + 1):
-        found = Plan(rows, tiles, parts, bins)
+        found = Plan(rows, tiles, parts, tiling)
         if min(k, rows) <= found.wide and found.recall(min(k, rows)) >= target:
             break
     else:
-        found = Plan(rows, 0, 0, bins)
+        found = Plan(rows, 0, 0, tiling)
         return found if tiles == 0 and min(k, rows) <= bins and found.recall(min(k, rows)) >= target else None
 
     def cost(parts: int) -> float:
         """In turns of one tile: rounds of programs, each with a start and an end, and the second kernel."""
-        return -(-blocks * parts // slots) * (-(-tiles // parts) + 6) + blocks * parts * bins / 1280
+        return -(-blocks * parts // slots) * (-(-tiles // parts) + tiling.start) + blocks * parts * bins * tiling.start / 7680
 
-    return Plan(rows, tiles, min(range(parts, min(most, max(parts, 160)) + 1), key=cost), bins)
+    return Plan(rows, tiles, min(range(parts, min(most, max(parts, 160)) + 1), key=cost), tiling)
 
 
 class TpuKnnFused(VectorIndex):
@@ -153,19 +170,19 @@ class TpuKnnFused(VectorIndex):
         known = self.expected(256, K)
         return [f"recall target {self.recall_target}: {known['bins']} bins, {known['recall']:.4f} expected (batch of 256)"]
 
-    @property
-    def tiling(self) -> Tiling:
-        return FLAT if self.low.shape[1] <= DEEP else WIDE
-
     def _plan(self, queries, k):
         count = torch.cuda.get_device_properties(self.vectors.device).multi_processor_count if self.vectors.is_cuda else 4
-        found = plan(self.rows, min(queries, QUERIES), k, self.recall_target, self.tiling, count)
-        if found is None and self.rows > SMALL:
+        tilings = TILINGS["shallow" if self.low.shape[1] <= DEEP else "deep"]
+        tilings = [tiling for tiling in tilings if not tiling.grouped or grouped()]
+        for tiling in tilings:
+            if found := plan(self.rows, min(queries, QUERIES), k, self.recall_target, tiling, count):
+                return found
+        if self.rows > SMALL:
             raise ValueError(
-                f"{self.rows} rows in tiles of {self.tiling.columns} do not give enough bins for a recall target of"
+                f"{self.rows} rows in tiles of {tilings[-1].columns} do not give enough bins for a recall target of"
                 f" {self.recall_target} at k = {k}: lower it, or use method 'exact'"
             )
-        return found
+        return None
 
     def nearest(self, queries, k):
         self.run.tally(queries=len(queries), distances=len(queries) * self.rows)
@@ -181,7 +198,7 @@ class TpuKnnFused(VectorIndex):
             values, rows = scores.topk(min(k + MARGIN, self.rows), largest=False)
             return rank(self.metric, queries, self.vectors, values, rows, k)
         low = lowered(queries - self.mean if l2 else queries)
-        survivors = reduce(low, self.low, self.bias, l2, found, self.tiling)
+        survivors = reduce(low, self.low, self.bias, l2, found)
         return select(survivors, queries, self.vectors, l2, found, k)
 
     def flops(self, phase, case, tally):
@@ -213,27 +230,50 @@ def unfit(device: str) -> str:
     return ""
 
 
+@functools.cache
+def grouped() -> bool:
+    """Whether `tpu_knn_gluon` runs here: its products are those of compute capability 9 alone."""
+    if not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] != 9:
+        return False
+    try:
+        from . import tpu_knn_gluon  # noqa: F401
+    except (ImportError, AttributeError):  # Gluon is young, and its names still move
+        return False
+    return True
+
+
 def lowered(vectors: torch.Tensor, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
     """In half precision, with columns of zeros up to a multiple of 16, the depth of the smallest product."""
     return torch.nn.functional.pad(vectors, (0, -vectors.shape[1] % 16)).to(dtype)
 
 
-def reduce(queries, base, bias, l2: bool, plan: Plan, tiling: Tiling) -> torch.Tensor:
+def reduce(queries, base, bias, l2: bool, plan: Plan) -> torch.Tensor:
     """The best score of every bin with its mark, float32 [q, plan.wide]; `queries` and `base` from `lowered`."""
     from triton.tools.tensor_descriptor import TensorDescriptor
 
-    at = kernels()
-    survivors = torch.empty(len(queries), plan.wide, device=queries.device)
-    depth = min(tiling.depth, max(16, 1 << (base.shape[1] - 1).bit_length()))
-    left, right = (TensorDescriptor.from_tensor(x, [n, depth]) for x, n in ((queries, tiling.rows), (base, tiling.columns)))
+    survivors, tiling = torch.empty(len(queries), plan.wide, device=queries.device), plan.tiling
+    depth = tiling.depth if tiling.grouped else min(tiling.depth, max(16, 1 << (base.shape[1] - 1).bit_length()))
     chunks = -(-base.shape[1] // depth)
-    kernel, deeper = (at.resident, {}) if chunks == 1 else (at.streamed, {"chunks": chunks, "DEPTH": depth})
+    blocks = ((queries, 64 if tiling.grouped else tiling.rows), (base, tiling.columns))
+    constants = {"L2": l2, "FOLD": tiling.fold}
+    if tiling.grouped:
+        from . import tpu_knn_gluon
+
+        kernel, left, right = tpu_knn_gluon.grouped, *(tpu_knn_gluon.described(x, n, depth) for x, n in blocks)
+        constants |= {"chunks": chunks, "GROUPS": tiling.rows // 64, "SLOTS": tiling.stages, "num_warps": 4}
+    else:
+        kernel, left, right = kernels().streamed, *(TensorDescriptor.from_tensor(x, [n, depth]) for x, n in blocks)
+        constants |= {"ROWS": tiling.rows, "COLUMNS": tiling.columns, "num_warps": tiling.warps, "num_stages": tiling.stages}
+        if chunks == 1:
+            kernel = kernels().resident
+        else:
+            constants |= {"chunks": chunks, "DEPTH": depth}
     launches = [(0, plan.tiles, plan.parts, 0, False)] if plan.tiles else []
     launches += [(plan.tiles, 1, 1, plan.parts * plan.bins, True)] if plan.ragged else []
     for first, tiles, parts, to, ragged in launches:
         kernel[(-(-len(queries) // tiling.rows), parts)](
-            left, right, bias, survivors, len(queries), plan.rows, first, tiles, parts, plan.keep, plan.wide, to, L2=l2, RAGGED=ragged,
-            ROWS=tiling.rows, COLUMNS=tiling.columns, num_warps=tiling.warps, num_stages=tiling.stages, **deeper,
+            left, right, bias, survivors, len(queries), plan.rows, first, tiles, parts, plan.keep, plan.wide, to, RAGGED=ragged,
+            **constants,
         )  # fmt: skip
     return survivors
 
@@ -248,7 +288,7 @@ def select(survivors, queries, vectors, l2: bool, plan: Plan, k: int) -> torch.T
     slots = max(16, 1 << (count - 1).bit_length())
     kernels().choose[(len(queries),)](
         survivors, queries, vectors, answer, vectors.shape[1], plan.wide, plan.parts, plan.tiles, count, k, plan.keep, L2=l2,
-        BINS=plan.bins, WIDTH=width, COUNT=slots, DEPTH=2048 // slots, num_warps=max(1, min(8, width // 1024)),
+        BINS=plan.bins, FOLD=plan.fold, WIDTH=width, COUNT=slots, DEPTH=2048 // slots, num_warps=max(1, min(8, width // 1024)),
     )  # fmt: skip
     return answer
 
@@ -258,8 +298,8 @@ def select_many(survivors, queries, vectors, l2: bool, plan: Plan, k: int) -> to
     values, places = survivors.topk(min(k + MARGIN, plan.wide), sorted=False)
     code = values.view(torch.int32) & ~plan.keep
     part = places // plan.bins
-    tile = torch.where(part < plan.parts, part + (code // 2) * plan.parts, plan.tiles)
-    rows = (tile * 2 + code % 2) * plan.bins + places % plan.bins
+    tile = torch.where(part < plan.parts, part + (code // plan.fold) * plan.parts, plan.tiles)
+    rows = (tile * plan.fold + code % plan.fold) * plan.bins + places % plan.bins
     nothing = values <= -2.9e38
     rows = rows.masked_fill(nothing, 0)
     if not l2:

@@ -1,9 +1,9 @@
 """The device code of tpu_knn_fused.py, which says what each kernel is for. Imports Triton: only where a GPU is used.
 
 Queries [m, D] and base [n, D] come as tensor descriptors in half precision: rows and columns beyond the end read as zero. A tile is
-COLUMNS rows of the base, and column c of it belongs to bin c mod COLUMNS / 2 of the part that owns the tile; part p of `parts` owns
-tiles p, p + parts, ... A survivor is one float: its score, in whose lowest bits stands which tile and which half it came from.
-So a score costs two instructions (merge the bits, maximum) and a bin one register.
+COLUMNS rows of the base, in FOLD layers: column c of it belongs to bin c mod COLUMNS / FOLD of the part that owns the tile; part p
+of `parts` owns tiles p, p + parts, ... A survivor is one float: its score, whose lowest bits tell which tile and which layer it
+came from. So a score costs two instructions (merge the bits, maximum) and a bin one register.
 """
 
 import os
@@ -33,23 +33,18 @@ def marked(scores, keep, code):
 
 @triton.jit
 def better(
-    best, scores, BIAS, n, start, keep, code, L2: tl.constexpr, RAGGED: tl.constexpr, ROWS: tl.constexpr, BINS: tl.constexpr
-):
-    """`best` [ROWS, BINS] after a tile of scores [ROWS, 2 BINS], whose halves get the marks `code` and `code` + 1."""
-    left, right = tl.split(tl.permute(tl.reshape(scores, (ROWS, 2, BINS)), (0, 2, 1)))
-    columns = start + tl.arange(0, BINS)
+    best, scores, BIAS, n, start, keep, code, L2: tl.constexpr, RAGGED: tl.constexpr, ROWS: tl.constexpr, BINS: tl.constexpr,
+    FOLD: tl.constexpr,
+):  # fmt: skip
+    """`best` [ROWS, BINS] after scores [ROWS, FOLD BINS] of the rows from `start`; their FOLD layers get the marks from `code`."""
+    columns = start + tl.arange(0, FOLD * BINS)
     if L2:
-        if RAGGED:
-            left -= tl.load(BIAS + columns, mask=columns < n, other=0.0)[None, :]
-            right -= tl.load(BIAS + columns + BINS, mask=columns + BINS < n, other=0.0)[None, :]
-        else:
-            left -= tl.load(BIAS + columns)[None, :]
-            right -= tl.load(BIAS + columns + BINS)[None, :]
-    left, right = marked(left, keep, code), marked(right, keep, code + 1)
+        scores -= tl.load(BIAS + columns, mask=columns < n if RAGGED else None, other=0.0 if RAGGED else None)[None, :]
+    layers = tl.reshape(scores, (ROWS, FOLD, BINS))
+    layers = marked(layers, keep, (code + tl.arange(0, FOLD))[None, :, None])
     if RAGGED:
-        left = tl.where((columns < n)[None, :], left, LOWEST)
-        right = tl.where((columns + BINS < n)[None, :], right, LOWEST)
-    return tl.maximum(best, tl.maximum(left, right))
+        layers = tl.where(tl.reshape(columns < n, (1, FOLD, BINS)), layers, LOWEST)
+    return tl.maximum(best, tl.max(layers, 1))
 
 
 @triton.jit
@@ -62,10 +57,10 @@ def write(OUT, best, m, top, left, wide, ROWS: tl.constexpr, BINS: tl.constexpr)
 @compiled
 def resident(
     queries, base, BIAS, OUT, m, n, first, tiles, parts, keep, wide, to, L2: tl.constexpr, RAGGED: tl.constexpr, ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
+    COLUMNS: tl.constexpr, FOLD: tl.constexpr,
 ):  # fmt: skip
     """Vectors that fit one tile in depth: the queries stay in shared memory, the base streams past them."""
-    BINS: tl.constexpr = COLUMNS // 2
+    BINS: tl.constexpr = COLUMNS // FOLD
     top, part = tl.program_id(0) * ROWS, tl.program_id(1)
     q = queries.load([top, 0])
     best = tl.full([ROWS, BINS], LOWEST, tl.float32)
@@ -73,8 +68,8 @@ def resident(
     start = (first + part) * COLUMNS
     for _ in range((tiles - part + parts - 1) // parts):
         x = base.load([start, 0])
-        best = better(best, tl.dot(q, x.T), BIAS, n, start, keep, code, L2, RAGGED, ROWS, BINS)
-        code += 2
+        best = better(best, tl.dot(q, x.T), BIAS, n, start, keep, code, L2, RAGGED, ROWS, BINS, FOLD)
+        code += FOLD
         start += parts * COLUMNS
     write(OUT, best, m, top, to + part * BINS, wide, ROWS, BINS)
 
@@ -82,10 +77,10 @@ def resident(
 @compiled
 def streamed(
     queries, base, BIAS, OUT, m, n, first, tiles, parts, keep, wide, to, chunks, L2: tl.constexpr, RAGGED: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, FOLD: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """Deeper vectors, DEPTH dimensions at a time. One loop over tiles and depth, so that loads never wait for a tile to end."""
-    BINS: tl.constexpr = COLUMNS // 2
+    BINS: tl.constexpr = COLUMNS // FOLD
     top, part = tl.program_id(0) * ROWS, tl.program_id(1)
     best = tl.full([ROWS, BINS], LOWEST, tl.float32)
     scores = tl.zeros([ROWS, COLUMNS], tl.float32)
@@ -95,20 +90,21 @@ def streamed(
         q = queries.load([top, chunk * DEPTH])
         x = base.load([start, chunk * DEPTH])
         scores = tl.dot(q, x.T, scores)
-        chunk += 1
-        if chunk == chunks:
-            best = better(best, scores, BIAS, n, start, keep, code, L2, RAGGED, ROWS, BINS)
+        # Where to load next must not come out of the branch below: it needs the product, and no load would be made ahead of one.
+        here, ends = start, chunk + 1 == chunks
+        start = tl.where(ends, start + parts * COLUMNS, start)
+        chunk = tl.where(ends, 0, chunk + 1)
+        if ends:
+            best = better(best, scores, BIAS, n, here, keep, code, L2, RAGGED, ROWS, BINS, FOLD)
             scores = tl.zeros([ROWS, COLUMNS], tl.float32)
-            chunk = 0
-            code += 2
-            start += parts * COLUMNS
+            code += FOLD
     write(OUT, best, m, top, to + part * BINS, wide, ROWS, BINS)
 
 
 @compiled
 def choose(
     SURVIVORS, QUERIES, VECTORS, ANSWER, d, wide, parts, tail, count, k, keep, L2: tl.constexpr, BINS: tl.constexpr,
-    WIDTH: tl.constexpr, COUNT: tl.constexpr, DEPTH: tl.constexpr,
+    FOLD: tl.constexpr, WIDTH: tl.constexpr, COUNT: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """One query: its `count` best survivors, rescored in float32 from the vectors themselves; the k best, nearest first."""
     query = tl.program_id(0).to(tl.int64)
@@ -123,8 +119,8 @@ def choose(
         code = key.to(tl.int32, bitcast=True) & ~keep
         part = place // BINS
         # The last tile, where it is not full, has bins of its own behind those of the parts.
-        tile = tl.where(part < parts, part + (code // 2) * parts, tail)
-        row = tl.where(key > NOTHING, (tile * 2 + code % 2) * BINS + place % BINS, -1)
+        tile = tl.where(part < parts, part + (code // FOLD) * parts, tail)
+        row = tl.where(key > NOTHING, (tile * FOLD + code % FOLD) * BINS + place % BINS, -1)
         rows = tl.where(slots == slot, row, rows)
     scores = tl.zeros([COUNT], tl.float32)
     for left in range(0, d, DEPTH):

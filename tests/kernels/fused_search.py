@@ -42,7 +42,9 @@ TILINGS = {
         (256, 64, 128, 8, 3, 1), (128, 256, 128, 8, 2, 1),
     ],
     768: [
-        (128, 256, 64, 8, 4, 1), (128, 256, 64, 8, 3, 1), (256, 128, 64, 8, 4, 1), (256, 128, 64, 8, 3, 1), (128, 128, 64, 4, 3, 2),
+        (192, 256, 64, 12, 4, 1, 16, 1, True), (192, 256, 64, 12, 4, 1, 8, 1, True), (128, 256, 64, 8, 4, 1, 4, 1, True),
+        (128, 256, 64, 8, 4, 1, 2, 1), (128, 256, 64, 8, 4, 1, 4, 1), (128, 256, 64, 8, 3, 1, 4, 1), (256, 128, 64, 8, 4, 1, 4, 1),
+        (128, 128, 64, 4, 3, 2, 2, 2),
     ],
 }  # fmt: skip
 
@@ -168,12 +170,11 @@ def table(rows, queries, d, jax):
     method = built(base.cpu().numpy(), "ip")
     plan = method._plan(queries, K)
     low, low_base = asked.bfloat16(), base.bfloat16()
-    tile = method.tiling
     prepared = fused.lowered(asked)
-    survivors = fused.reduce(prepared, method.low, method.bias, False, plan, tile)
+    survivors = fused.reduce(prepared, method.low, method.bias, False, plan)
     calls = {
         "fused": lambda: method.search(asked, K),
-        "fused, first kernel": lambda: fused.reduce(prepared, method.low, method.bias, False, plan, tile),
+        "fused, first kernel": lambda: fused.reduce(prepared, method.low, method.bias, False, plan),
         "fused, second kernel": lambda: fused.select(survivors, asked, method.vectors, False, plan, K),
         "product alone": lambda: by_base(low, low_base, False),
         "product + topk, blocks of the base": lambda: by_base(low, low_base, True),
@@ -188,7 +189,12 @@ def table(rows, queries, d, jax):
     for name, ms in measure(calls, rounds=8 if rows > 2_000_000 else 12).items():
         extra = {"recall": round(recall(answers[name], true), 4)} if name in answers else {}
         if name == "fused":
-            extra |= {"bins": plan.wide, "parts": plan.parts, "expected_recall": round(plan.recall(K), 4), "tiling": repr(tile)}
+            extra |= {
+                "bins": plan.wide,
+                "parts": plan.parts,
+                "expected_recall": round(plan.recall(K), 4),
+                "tiling": repr(plan.tiling),
+            }
         if "second" not in name:
             extra |= {"tflops": round(2 * rows * queries * d / ms / 1e9, 1)}
         say(method=name, **shared, ms=round(ms, 3), **extra)
@@ -206,10 +212,10 @@ def tune(rows, queries, d):
         tiling = fused.Tiling(*numbers)
         try:
             plan = fused.plan(rows, queries, K, 0.95, tiling, count)
-            survivors = fused.reduce(low, low_base, bias, False, plan, tiling)
+            survivors = fused.reduce(low, low_base, bias, False, plan)
             found = fused.select(survivors, asked, base, False, plan, K)
             calls = {
-                "reduce": lambda t=tiling, p=plan: fused.reduce(low, low_base, bias, False, p, t),
+                "reduce": lambda p=plan: fused.reduce(low, low_base, bias, False, p),
                 "select": lambda s=survivors, p=plan: fused.select(s, asked, base, False, p, K),
             }
             ms = measure(calls, rounds=8)
