@@ -22,7 +22,7 @@ LOG2E = math.log2(math.e)
 PROGRAMS = 264  # that fill an H100 twice: 132 multiprocessors
 # (tokens in a tile, warps, stages) of each kernel, for heads of 64 and 128 features.
 TILES = {"keys": (128, 8, 3), "segments": (128, 8, 3), "queries": (128, 8, 2), "causal": (64, 4, 2)}
-SEGMENT = 1024  # tokens at most; its state is M D numbers in and out of memory, against 4 D for each token
+SEGMENT = 2048  # tokens at most; its state is M D numbers in and out of memory, against 4 D for each token
 
 
 def unfit(features: int, head_dim: int, device: str, dtype: str) -> str:

@@ -40,7 +40,6 @@ class Tiling:
     together: int  # programs of a multiprocessor
     fold: int = 2  # columns of a tile for each bin: many bins cost registers, few bins need many parts
     start: float = 6  # turns of a tile that the start and the end of a program cost
-    grouped: bool = False  # by `tpu_knn_gluon`: groups of four warps, 64 queries each
 
     @property
     def bins(self) -> int:
@@ -49,8 +48,6 @@ class Tiling:
 
 FLAT = Tiling(128, 128, 128, 4, 2, 2)  # two programs at once: one multiplies while the other selects
 WIDE = Tiling(128, 256, 64, 8, 4, 1, 2, 1)  # large tiles: each byte from the L2 cache is used more often
-THREE = Tiling(192, 256, 64, 12, 4, 1, 16, 1, True)  # larger ones still, and one group selects while two multiply
-TILINGS = {"shallow": (FLAT,), "deep": (THREE, WIDE)}  # the first that runs here and whose bins reach the target
 
 
 @dataclass(frozen=True)
@@ -172,17 +169,14 @@ class TpuKnnFused(VectorIndex):
 
     def _plan(self, queries, k):
         count = torch.cuda.get_device_properties(self.vectors.device).multi_processor_count if self.vectors.is_cuda else 4
-        tilings = TILINGS["shallow" if self.low.shape[1] <= DEEP else "deep"]
-        tilings = [tiling for tiling in tilings if not tiling.grouped or grouped()]
-        for tiling in tilings:
-            if found := plan(self.rows, min(queries, QUERIES), k, self.recall_target, tiling, count):
-                return found
-        if self.rows > SMALL:
+        tiling = FLAT if self.low.shape[1] <= DEEP else WIDE
+        found = plan(self.rows, min(queries, QUERIES), k, self.recall_target, tiling, count)
+        if found is None and self.rows > SMALL:
             raise ValueError(
-                f"{self.rows} rows in tiles of {tilings[-1].columns} do not give enough bins for a recall target of"
+                f"{self.rows} rows in tiles of {tiling.columns} do not give enough bins for a recall target of"
                 f" {self.recall_target} at k = {k}: lower it, or use method 'exact'"
             )
-        return None
+        return found
 
     def nearest(self, queries, k):
         self.run.tally(queries=len(queries), distances=len(queries) * self.rows)
@@ -230,18 +224,6 @@ def unfit(device: str) -> str:
     return ""
 
 
-@functools.cache
-def grouped() -> bool:
-    """Whether `tpu_knn_gluon` runs here: its products are those of compute capability 9 alone."""
-    if not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] != 9:
-        return False
-    try:
-        from . import tpu_knn_gluon  # noqa: F401
-    except (ImportError, AttributeError):  # Gluon is young, and its names still move
-        return False
-    return True
-
-
 def lowered(vectors: torch.Tensor, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
     """In half precision, with columns of zeros up to a multiple of 16, the depth of the smallest product."""
     return torch.nn.functional.pad(vectors, (0, -vectors.shape[1] % 16)).to(dtype)
@@ -252,28 +234,16 @@ def reduce(queries, base, bias, l2: bool, plan: Plan) -> torch.Tensor:
     from triton.tools.tensor_descriptor import TensorDescriptor
 
     survivors, tiling = torch.empty(len(queries), plan.wide, device=queries.device), plan.tiling
-    depth = tiling.depth if tiling.grouped else min(tiling.depth, max(16, 1 << (base.shape[1] - 1).bit_length()))
+    depth = min(tiling.depth, max(16, 1 << (base.shape[1] - 1).bit_length()))
+    left, right = (TensorDescriptor.from_tensor(x, [n, depth]) for x, n in ((queries, tiling.rows), (base, tiling.columns)))
     chunks = -(-base.shape[1] // depth)
-    blocks = ((queries, 64 if tiling.grouped else tiling.rows), (base, tiling.columns))
-    constants = {"L2": l2, "FOLD": tiling.fold}
-    if tiling.grouped:
-        from . import tpu_knn_gluon
-
-        kernel, left, right = tpu_knn_gluon.grouped, *(tpu_knn_gluon.described(x, n, depth) for x, n in blocks)
-        constants |= {"chunks": chunks, "GROUPS": tiling.rows // 64, "SLOTS": tiling.stages, "num_warps": 4}
-    else:
-        kernel, left, right = kernels().streamed, *(TensorDescriptor.from_tensor(x, [n, depth]) for x, n in blocks)
-        constants |= {"ROWS": tiling.rows, "COLUMNS": tiling.columns, "num_warps": tiling.warps, "num_stages": tiling.stages}
-        if chunks == 1:
-            kernel = kernels().resident
-        else:
-            constants |= {"chunks": chunks, "DEPTH": depth}
+    kernel, deeper = (kernels().resident, {}) if chunks == 1 else (kernels().streamed, {"chunks": chunks, "DEPTH": depth})
     launches = [(0, plan.tiles, plan.parts, 0, False)] if plan.tiles else []
     launches += [(plan.tiles, 1, 1, plan.parts * plan.bins, True)] if plan.ragged else []
     for first, tiles, parts, to, ragged in launches:
         kernel[(-(-len(queries) // tiling.rows), parts)](
-            left, right, bias, survivors, len(queries), plan.rows, first, tiles, parts, plan.keep, plan.wide, to, RAGGED=ragged,
-            **constants,
+            left, right, bias, survivors, len(queries), plan.rows, first, tiles, parts, plan.keep, plan.wide, to, L2=l2, RAGGED=ragged,
+            ROWS=tiling.rows, COLUMNS=tiling.columns, FOLD=tiling.fold, num_warps=tiling.warps, num_stages=tiling.stages, **deeper,
         )  # fmt: skip
     return survivors
 

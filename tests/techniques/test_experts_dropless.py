@@ -127,7 +127,9 @@ def without_the_way_back(layer, x, ids):
 def choice_major_rows(layer, x, ids):
     expert, weight = dropless.two_best(routing.logits(layer.gate, x))
     ends, _, place = dropless.by_expert(expert, E)
-    return dropless.combine(dropless.products(x[place.argsort() % len(x)], ends, layer.experts), place, weight.flatten(), len(x), each=2)
+    return dropless.combine(
+        dropless.products(x[place.argsort() % len(x)], ends, layer.experts), place, weight.flatten(), len(x), each=2
+    )
 
 
 def weights_swapped(layer, x, ids):

@@ -52,7 +52,7 @@ def test_in_the_interpreter():
 # -- the plan: plain arithmetic ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tiling", [fused.FLAT, fused.WIDE, fused.THREE])
+@pytest.mark.parametrize("tiling", [fused.FLAT, fused.WIDE, FOLDED])
 @pytest.mark.parametrize("queries", [1, 256, 10_000])
 @pytest.mark.parametrize("rows", [5000, 1_000_000, 1_000_064, 10_000_001])
 def test_a_plan_reaches_its_target_and_covers_the_base(rows, queries, tiling):
@@ -121,7 +121,8 @@ def small(monkeypatch, request):
     """Tiles of 32 rows and 16 queries, in float32."""
     low = fused.lowered
     monkeypatch.setattr(fused, "lowered", lambda vectors, dtype=torch.float32: low(vectors, dtype))
-    monkeypatch.setattr(fused, "TILINGS", dict.fromkeys(fused.TILINGS, (request.param,)))
+    monkeypatch.setattr(fused, "FLAT", request.param)
+    monkeypatch.setattr(fused, "WIDE", request.param)
     return request.param
 
 
@@ -235,37 +236,18 @@ def test_saved_and_loaded_it_answers_alike(small, tmp_path):
 @pytest.mark.skipif(INTERPRETED or not TRITON, reason="needs Triton, not interpreted")
 @pytest.mark.parametrize("l2", [False, True])
 def test_the_kernels_compile_for_compute_capability_9_within_its_limits(l2):
-    import triton
     from effbench_implementations.search import tpu_knn_triton as device
 
     for kernel, tiling in ((device.resident, fused.FLAT), (device.streamed, fused.WIDE)):
         tiles = {name: f"tensordesc<bf16[{n}, {tiling.depth}]>" for name, n in (("queries", tiling.rows), ("base", tiling.columns))}
         constants = {"ROWS": tiling.rows, "COLUMNS": tiling.columns, "DEPTH": tiling.depth}
-        made = compiled(
-            kernel, tiling, tiles, {"L2": l2, "RAGGED": False, "FOLD": tiling.fold} | constants, triton.compiler.ASTSource
-        )
+        made = compiled(kernel, tiling, tiles, {"L2": l2, "RAGGED": False, "FOLD": tiling.fold} | constants)
         assert made.metadata.shared * tiling.together <= 227 * 1024
         # Loads run ahead of the products: some are asked for before the loop.
         assert made.asm["ttgir"].split("scf.for")[0].count("async_tma_copy_global_to_local") >= 2 * (kernel is device.streamed)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(INTERPRETED or not TRITON, reason="needs Triton, not interpreted")
-@pytest.mark.parametrize("l2", [False, True])
-def test_the_kernel_in_groups_compiles_for_compute_capability_9_within_its_limits(l2):
-    device = pytest.importorskip("effbench_implementations.search.tpu_knn_gluon")
-    from triton.experimental.gluon._runtime import GluonASTSource
-
-    tiling = fused.THREE
-    form = device.gl.NVMMASharedLayout.get_default_for([64, tiling.depth], device.gl.bfloat16)
-    tiles = {name: f"tensordesc<bf16[{n}, {tiling.depth}],{form!r}>" for name, n in (("queries", 64), ("base", tiling.columns))}
-    constants = {"L2": l2, "RAGGED": False, "FOLD": tiling.fold, "GROUPS": tiling.rows // 64, "SLOTS": tiling.stages}
-    made = compiled(device.grouped, tiling, tiles, constants, GluonASTSource, warps=4)
-    assert made.metadata.shared <= 227 * 1024
-    assert "wgmma.wait_group.sync.aligned 1" in made.asm["ptx"], "one product waits in line"
-
-
-def compiled(kernel, tiling, tiles, constants, source, warps=None):
+def compiled(kernel, tiling, tiles, constants):
     """The kernel for compute capability 9; a merge of a mark is one instruction."""
     import triton
     from triton.backends.compiler import GPUTarget
@@ -275,10 +257,9 @@ def compiled(kernel, tiling, tiles, constants, source, warps=None):
         dict.fromkeys(kernel.arg_names, "i32") | tiles | {"BIAS": "*fp32", "OUT": "*fp32"} | dict.fromkeys(constants, "constexpr")
     )
     places = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
-    options = {"num_warps": warps or tiling.warps, "num_stages": tiling.stages}
-    made = triton.compile(
-        source(fn=kernel, signature=signature, constexprs=places), target=GPUTarget("cuda", 90, 32), options=options
-    )
+    options = {"num_warps": tiling.warps, "num_stages": tiling.stages}
+    source = triton.compiler.ASTSource(fn=kernel, signature=signature, constexprs=places)
+    made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
     assert "wgmma.mma_async" in made.asm["ptx"] and "cp.async.bulk.tensor" in made.asm["ptx"]
     assert made.asm["ptx"].count("lop3.b32") >= tiling.rows * tiling.columns // (32 * tiling.warps), "one merge for a score"
     return made
