@@ -21,7 +21,11 @@ class Log:
     high: float
 
     def draw(self, rng) -> float | int:
-        value = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
+        return self.at(rng.random())
+
+    def at(self, place: float) -> float | int:
+        """The value at a place of 0..1."""
+        value = math.exp(math.log(self.low) + place * (math.log(self.high) - math.log(self.low)))
         if isinstance(self.low, int) and isinstance(self.high, int):
             return int(min(max(round(value), self.low), self.high))
         return float(f"{value:.6g}")
@@ -37,7 +41,13 @@ class Uniform:
     def draw(self, rng) -> float | int:
         if isinstance(self.low, int) and isinstance(self.high, int):
             return int(rng.integers(self.low, self.high + 1))
-        return float(f"{rng.uniform(self.low, self.high):.6g}")
+        return self.at(rng.random())
+
+    def at(self, place: float) -> float | int:
+        """The value at a place of 0..1, 1 left out."""
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return self.low + int(place * (self.high - self.low + 1))
+        return float(f"{self.low + place * (self.high - self.low):.6g}")
 
 
 @dataclass(frozen=True, init=False)
@@ -51,6 +61,10 @@ class Choice:
 
     def draw(self, rng) -> Scalar:
         return self.values[int(rng.integers(len(self.values)))]
+
+    def at(self, place: float) -> Scalar:
+        """The value at a place of 0..1, 1 left out."""
+        return self.values[int(place * len(self.values))]
 
 
 @dataclass(frozen=True)

@@ -214,17 +214,19 @@ def _stamps(data: Data) -> dict[str, list[int]]:
 
 
 def tuning_trials(suite, registry, task, method, params, data, device, seed, budget, like, count) -> list[Trial]:
-    """The same number of settings for every arm: the defaults first, then seeded draws from the tuning ranges."""
-    import numpy as np
+    """The same number of settings for every arm: the defaults first, then draws from the tuning ranges.
 
-    rng = np.random.default_rng([seed, *method.name.encode()])
+    A range is cut into as many equal parts as there are draws, and each part has one. The draws follow from seed and name of the
+    setting alone: arms that share a setting try the same values of it, and no arm wins or loses by the luck of its draws.
+    """
+    ranges = {
+        name: (setting.tune, _places(seed, name, count - 1))
+        for name, setting in method.of_kind("param").items()
+        if setting.tune is not None and name not in params
+    }
     trials = []
     for index in range(count):
-        drawn = {
-            name: setting.tune.draw(rng)
-            for name, setting in method.of_kind("param").items()
-            if setting.tune is not None and name not in params and index > 0
-        }
+        drawn = {name: tune.at(places[index - 1]) for name, (tune, places) in ranges.items() if index > 0}
         trials.append(
             build(
                 suite,
@@ -243,3 +245,11 @@ def tuning_trials(suite, registry, task, method, params, data, device, seed, bud
             )
         )
     return trials
+
+
+def _places(seed: int, name: str, count: int) -> list[float]:
+    """One number in each of `count` equal parts of 0..1, in random order."""
+    import numpy as np
+
+    rng = np.random.default_rng([seed, *name.encode()])
+    return [float(place) for place in (rng.permutation(count) + rng.random(count)) / max(1, count)]

@@ -62,7 +62,7 @@ class TrainedAttention(Method):
     """
 
     backend = "torch"
-    learning_rate = param(0.002, tune=Log(0.0005, 0.01))  # AdamW's; the same default and tuning range for every arm
+    learning_rate = param(0.002, tune=Log(0.001, 0.02))  # AdamW's; the same default and tuning range for every arm
 
     bootstrap = 0.0
 

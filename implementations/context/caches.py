@@ -1,7 +1,7 @@
 """The shared transformer with keys and values from outside. PyTorch.
 
 Encoder with directions and padding, decoder over cached documents, causal network after a cached prefix. Same parameters and same
-function as `Transformer`; what is new is what may be left out of a call, and a fixed bias of the encoder's scores.
+function as `Transformer`; what is new is what may be left out of a call, and a fixed bias of all scores of self-attention.
 """
 
 from __future__ import annotations
@@ -18,24 +18,45 @@ def directions(heads: int, length: int):
     """Bias [heads, length, length] of attention scores: in pairs of heads, one looks left and one right, ever further.
 
     The pairs' slopes are 1/2, 1/8, ... a token, 0 for the last of several (ALiBi, Press et al., arXiv 2108.12409, both ways).
-    It stands for T5's learned relative positions: with absolute ones alone an encoder did not learn to bind a key to its value.
+    It stands for T5's learned relative positions: with absolute ones alone an encoder did not learn to bind a key to its value,
+    and a causal reader of documents predicted text worse than one that had none.
     """
     ahead = torch.arange(length) - torch.arange(length)[:, None]
-    made = []
-    for head in range(heads):
-        pair, seen = head // 2, (ahead <= 0) if head % 2 == 0 else (ahead >= 0)
-        slope = 0.0 if pair and pair == (heads - 1) // 2 else 0.5 ** (1 + 2 * pair)
-        made.append(torch.where(seen, -slope * ahead.abs(), UNSEEN))
-    return torch.stack(made)
+    made = [torch.where((ahead <= 0) if head % 2 == 0 else (ahead >= 0), 0.0, UNSEEN) for head in range(heads)]
+    return torch.stack(made) - slopes(heads) * ahead.abs()
 
 
-def encode(net: Transformer, ids, mask=None):
-    """Tokens [b, t] -> [b, t, d], positions from 0, `net.bias` from `directions`; `mask` [b, t] is False at padding."""
+def backwards(heads: int, length: int):
+    """The same for causal rows, where both heads of a pair look left: what an encoder is given, a decoder is given too."""
+    ahead = torch.arange(length) - torch.arange(length)[:, None]
+    return torch.where(ahead <= 0, slopes(heads) * ahead, UNSEEN)
+
+
+def slopes(heads: int):
+    """[heads, 1, 1]"""
+    last = (heads - 1) // 2
+    pairs = [head // 2 for head in range(heads)]
+    return torch.tensor([0.0 if pair and pair == last else 0.5 ** (1 + 2 * pair) for pair in pairs])[:, None, None]
+
+
+def causal(net: Transformer, heads: int) -> Transformer:
+    """`net` with the bias that `decode` and `advance` add to the scores of its self-attention."""
+    net.register_buffer("bias", backwards(heads, net.length), persistent=False)
+    return net
+
+
+def encode(net: Transformer, ids, mask=None, marks=None):
+    """Tokens [b, t] -> [b, t, d], positions from 0, `net.bias` from `directions`; `mask` [b, t] is False at padding.
+
+    `marks` [t, d] is added to the tokens: what a token is there for.
+    """
     t = ids.shape[1]
     bias = net.bias[None, :, :t, :t]
     if mask is not None:
         bias = bias.masked_fill(~mask[:, None, None, :], UNSEEN)
     x = net.tokens(ids) + net.positions.weight[:t]
+    if marks is not None:
+        x = x + marks
     for block in net.blocks:
         y, attention = block.norms[0](x), block.attention
         q, k, v = (split(z, attention.heads) for z in (attention.query(y), *attention.key_value(y).chunk(2, -1)))
@@ -51,10 +72,13 @@ def project(net: Transformer, hidden):
 
 def decode(net: Transformer, ids, pairs, mask=None):
     """Tokens [b, n] -> logits [b, n, vocabulary]; `pairs` gives (key, value), each [b, m, d], for each layer; mask [b, m]."""
-    mask = None if mask is None else mask[:, None, None, :]
-    x = net.tokens(ids) + net.positions.weight[: ids.shape[1]]
+    mask, n = None if mask is None else mask[:, None, None, :], ids.shape[1]
+    bias = net.bias[None, :, :n, :n]
+    x = net.tokens(ids) + net.positions.weight[:n]
     for block, (key, value) in zip(net.blocks, pairs):
-        x = x + block.attention(block.norms[0](x), causal=True)
+        y, attention = block.norms[0](x), block.attention
+        q, k, v = (split(z, attention.heads) for z in (attention.query(y), *attention.key_value(y).chunk(2, -1)))
+        x = x + attention.out(scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2))
         q, k, v = (split(y, block.cross.heads) for y in (block.cross.query(block.norms[2](x)), key, value))
         x = x + block.cross.out(scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
         x = x + block.feed_forward(block.norms[1](x))
@@ -69,16 +93,14 @@ def advance(net: Transformer, ids, start: int, append, *, answer: bool):
     """
     t = ids.shape[1]
     x = net.tokens(ids) + net.positions.weight[start : start + t]
-    mask = None
-    if start and t > 1:
-        mask = torch.ones(t, start + t, dtype=torch.bool, device=ids.device).tril(start)
+    bias = net.bias[None, :, start : start + t, : start + t]
     for layer, block in enumerate(net.blocks):
         y, attention = block.norms[0](x), block.attention
         key, value = append(layer, *attention.key_value(y).chunk(2, -1))
         if layer == len(net.blocks) - 1 and not answer:
             return None
         q, k, v = (split(z, attention.heads) for z in (attention.query(y), key, value))
-        z = scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=start == 0)
+        z = scaled_dot_product_attention(q, k, v, attn_mask=bias)
         x = x + attention.out(z.transpose(1, 2).flatten(2))
         x = x + block.feed_forward(block.norms[1](x))
     return net.head(net.norm(x))

@@ -21,6 +21,7 @@ CACHES = ("kv", "hidden")
 
 class Decoupled(ContextReader):
     name = "decoupled-context"
+    version = 2
     claims = (
         Claim(
             "Reads what it encoded before the question: better than no context, and documents of another question do not do",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from effbench import Flops
+from effbench import Flops, param
 
 from .kaft_task import FineTuning
 
 
 class Pretrained(FineTuning):
     name = "pretrained"
+    learning_rate = param(0.001)  # of no use: nothing is trained, so nothing is tuned
 
     def build(self, given, run):
         self.prepare(given)

@@ -24,7 +24,7 @@ def encoder_decoder(given, length: int) -> nn.ModuleDict:
     encoder, decoder = Transformer(*sizes, length), Transformer(*sizes, given.n, causal=True, cross=True)
     encoder.head, encoder.tokens = None, decoder.tokens  # nothing is predicted from the encoder's side
     encoder.register_buffer("bias", caches.directions(given.heads, length), persistent=False)
-    return nn.ModuleDict({"encoder": encoder, "decoder": decoder})
+    return nn.ModuleDict({"encoder": encoder, "decoder": caches.causal(decoder, given.heads)})
 
 
 def initialised(net: nn.Module) -> nn.Module:

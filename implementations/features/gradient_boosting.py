@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from effbench import Log, param
+from effbench import Choice, Log, param
 
 from . import library
 from .task import Selector
@@ -19,7 +19,7 @@ class GradientBoosting(Selector):
     version = 1
     backend = "torch"
     rate = param(0.1, tune=Log(0.03, 0.3))
-    iterations = param(50)
+    iterations = param(50, tune=Choice(25, 50, 100))
     repeats = param(2)
     rows = param(1000)
 

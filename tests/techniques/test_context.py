@@ -140,7 +140,15 @@ def test_without_cross_attention_it_is_the_arm_without_context():
     alone.net.load_state_dict({name: own[name] for name in alone.net.state_dict()})
     inputs, documents, _ = asked()
     torch.testing.assert_close(method.read(inputs, documents), alone.read(inputs, documents), rtol=0, atol=1e-10)
-    torch.testing.assert_close(alone.net(inputs), method.net["decoder"](inputs, torch.randn(4, 7, 16).double()), rtol=0, atol=1e-10)
+    level(alone.net), level(method.net["decoder"])
+    shared = method.net["decoder"](inputs, torch.randn(4, 7, 16).double())
+    torch.testing.assert_close(alone.net(inputs), shared, rtol=0, atol=1e-10)
+    torch.testing.assert_close(alone.read(inputs, documents), shared, rtol=0, atol=1e-10)
+
+
+def level(net):
+    """Without slopes, so that a causal network is the shared one; who may be seen stays."""
+    net.bias[net.bias > caches.UNSEEN / 2] = 0.0
 
 
 def test_the_encoder_learns_in_training_and_not_through_the_cache():
@@ -163,10 +171,14 @@ def test_the_encoder_learns_in_training_and_not_through_the_cache():
 def test_coupled_in_parts_is_the_causal_network_over_the_whole_text(data):
     for depth in (1, 2):
         method, (inputs, documents, _) = reader(Coupled, data, depth=depth), asked(data)
+        sloped = method.logits(inputs, documents)
+        torch.testing.assert_close(method.read(inputs, documents), sloped, rtol=0, atol=1e-10)
+        level(method.net)
         whole = method.net(torch.cat((documents.flatten(1), inputs), 1))[:, method.given.context :]
         assert len(method.net.blocks) == 2 * depth
         torch.testing.assert_close(method.logits(inputs, documents), whole, rtol=0, atol=1e-10)
         torch.testing.assert_close(method.read(inputs, documents), whole, rtol=0, atol=1e-10)
+        assert not torch.allclose(sloped, whole, atol=1e-3)
 
 
 def test_encoder_and_decoder_are_the_shared_ones_but_for_the_directions():
@@ -175,6 +187,7 @@ def test_encoder_and_decoder_are_the_shared_ones_but_for_the_directions():
     shared = method.net["decoder"](inputs, hidden)
     assert not torch.allclose(method.read(inputs, documents), shared, atol=1e-3)
     method.net["encoder"].bias.zero_()
+    level(method.net["decoder"])
     torch.testing.assert_close(method.read(inputs, documents), shared, rtol=0, atol=1e-10)
 
 
@@ -184,6 +197,9 @@ def test_heads_look_left_and_right():
     assert (seen[::2] == torch.ones(5, 5).tril().bool()).all() and (seen[1::2] == torch.ones(5, 5).triu().bool()).all()
     assert bias[0, 4].tolist() == [-2, -1.5, -1, -0.5, 0] and bias[2, 4, 3] == -0.125 and (bias[4:][seen[4:]] == 0).all()
     assert (caches.directions(2, 3)[1, 0] == torch.tensor([0, -0.5, -1])).all()
+    behind = caches.backwards(6, 5)
+    assert ((behind > caches.UNSEEN / 2) == torch.ones(5, 5).tril().bool()).all() and (behind[:, 0, 0] == 0).all()
+    assert (behind[::2] == bias[::2]).logical_or(~seen[::2]).all() and (behind[1::2] == behind[::2]).all()  # the same slopes
 
 
 def test_fusion_reads_the_prompt_with_each_document_and_not_the_answer():

@@ -7,6 +7,7 @@ from effbench_implementations.context import corpus, costs
 from effbench_implementations.context.corpus import UNASKED, VOCABULARY, Questions
 from effbench_implementations.context.coupled import Coupled
 from effbench_implementations.context.decoupled import Decoupled
+from effbench_implementations.context.fusion_in_decoder import FusionInDecoder
 from effbench_implementations.context.no_context import NoContext
 from effbench_implementations.context.scoring import break_even, judged
 from effbench_implementations.context.task import ContextTask
@@ -185,7 +186,7 @@ def test_an_unknown_cache_and_a_missing_budget_are_refused():
 @pytest.mark.slow
 def test_a_context_is_worth_reading():
     """The key's value is found with the documents, and not with those of another question."""
-    for arm in (Coupled, Decoupled):  # Fusion-in-Decoder takes more than twice the steps
+    for arm in (Coupled, Decoupled, FusionInDecoder):
         out = exercise(
             ContextTask, arm, data="kvbook(pairs=4, asked=4, batch=32)", size="quick", budget=Budget(steps=1000),
             learning_rate=0.003, seconds=0.001, cases=("cached-16",),
