@@ -15,7 +15,7 @@ MOST = 8  # tokens that `up` takes at once
 PROGRAMS = 528  # of `down`: four on each multiprocessor of an H100
 WIDEST = 1 << 17  # neurons that one program of `select` holds
 # (rows of a tile for one token, columns of a tile, warps) of `up`; (columns for D <= 1024, for wider, rows, warps) of `down`.
-TILES = {"up": (16, 256, 4), "down": (128, 256, 16, 4)}
+TILES = {"up": (4, 1024, 4), "down": (128, 512, 8, 4)}
 
 
 def unfit(width: int, device: str, dtype: str) -> str:
