@@ -7,7 +7,9 @@ inside a call, its time on the host is in the pair, as it should be.
 
 The end event stands on the current stream. Work that a method left on another stream is still running when the event fires: in the
 samples taken from the host, where nothing keeps the device busy beforehand, a device-wide wait after the event then takes longer
-than after an empty call, and `early` says so. Work shorter than EARLY_FLOOR escapes that.
+than after an empty call. That alone proves nothing: on some hosts such a wait costs more after any work. So a suspicion is put to the
+test: left-over work ends while the host pauses between the event and the wait, a wait that is only dear stays dear, and `early` says
+what the pause took away. Work shorter than EARLY_FLOOR escapes that.
 """
 
 from __future__ import annotations
@@ -22,6 +24,9 @@ RESOLUTION = 5e-6  # s; below this, several launches share a pair of events
 BATCH = 100e-6  # s that a batch of launches should last
 MAX_SPIN = 20e-3  # s
 EARLY_FLOOR, EARLY_SHARE = 10e-6, 0.05
+EARLY_TRIES = 9  # calls with a pause, and as many without, that settle a suspicion
+FEW = 3  # samples of a call so slow that min_samples of it would take PATIENCE times the seconds that were asked for
+PATIENCE = 4
 MAX_LAUNCHES = 1000
 
 
@@ -77,6 +82,12 @@ class TorchKit:
     def synchronise(self) -> None:
         self.cuda.synchronize()
 
+    def pause(self, seconds: float) -> None:
+        """Keep the host busy: a sleep could outlast a short turn."""
+        end = self.now() + seconds
+        while self.now() < end:
+            pass
+
     def capture(self, call: Callable, batch: Any) -> tuple[Callable[[], None], Any]:
         """(replay, static output) of a CUDA graph of one call. RuntimeError where the call cannot be captured."""
         stream = self.cuda.Stream()
@@ -102,7 +113,7 @@ def device_turn(
     min_samples: int = 10,
     kit: Any = None,
 ) -> DeviceTurn:
-    """Time `call(batch)` on the device for at least `seconds` and `min_samples`; the first call is dropped.
+    """Time `call(batch)` on the device for at least `seconds` and `min_samples` (FEW of a slow call); the first call is dropped.
 
     Calls cycle through the batches, which are on the device already. Raises what the call raises.
     """
@@ -125,15 +136,29 @@ def device_turn(
     launches = 1 if estimate - overhead >= RESOLUTION else min(MAX_LAUNCHES, max(2, int(BATCH / max(estimate - overhead, 1e-7))))
     turn = DeviceTurn(launches=launches, variant="cold" if cold and launches == 1 else "hot", overhead=overhead)
     tails: list[float] = []
-    end = kit.now() + seconds
-    while len(turn.device) < min_samples or kit.now() < end:
+    start = kit.now()
+
+    def more() -> bool:
+        spent, have = kit.now() - start, len(turn.device)
+        return have < min(FEW, min_samples) or spent < seconds or (have < min_samples and spent < PATIENCE * seconds)
+
+    while more():
         taken, turn.last_output = _sample(kit, step, launches, spin=queueing * launches, cold=turn.variant == "cold")
         turn.last_index = index % count  # of this output; the sample from the host moves on
         turn.device.append(max(taken - overhead, 0.0) / launches)
         waited, tail = _on_host(kit, step)
         turn.wall.append(waited)
         tails.append(tail)
-    turn.early = returned_early(tails, floor, median(turn.device))
+    device = median(turn.device)
+    if suspicion := left_over(tails, floor, device):
+        pause = max(1e-3, 2 * suspicion)
+        waits = [(_on_host(kit, step)[1], _on_host(kit, step, pause=pause)[1]) for _ in range(EARLY_TRIES)]
+        at_once, paused = (sorted(column)[EARLY_TRIES // 4] for column in zip(*waits))
+        if left := left_over([at_once], paused, device):
+            turn.early = (
+                f"work went on for {left * 1e6:.0f} us after the call's stream was done ({device * 1e6:.0f} us): "
+                "it runs on another stream"
+            )
     return turn
 
 
@@ -156,17 +181,16 @@ def graph_turn(
     return turn, ""
 
 
-def returned_early(tails: list[float], floor: float, device: float) -> str:
-    """`tails`: s that a device-wide wait lasted after the end event had fired; `floor`: the same after an empty call."""
+def left_over(tails: list[float], floor: float, device: float) -> float:
+    """Seconds of work that seem to have been left; 0 where it is too little to say so.
+
+    `tails`: s that a device-wide wait lasted after the end event had fired; `floor`: what such a wait costs where no work is left.
+    """
     if not tails:
-        return ""
+        return 0.0
     # Interrupts only lengthen a tail; work that was left over lengthens every one of them.
     left = sorted(tails)[len(tails) // 4] - floor
-    if left <= max(EARLY_FLOOR, EARLY_SHARE * device):
-        return ""
-    return (
-        f"work went on for {left * 1e6:.0f} us after the call's stream was done ({device * 1e6:.0f} us): it runs on another stream"
-    )
+    return left if left > max(EARLY_FLOOR, EARLY_SHARE * device) else 0.0
 
 
 def _queueing_time(kit, step: Callable) -> float:
@@ -195,8 +219,8 @@ def _sample(kit, step: Callable, launches: int, *, spin: float, cold: bool) -> t
     return kit.seconds(start, end), output
 
 
-def _on_host(kit, step: Callable) -> tuple[float, float]:
-    """(s from the call to the answer, device idle before and after; s that the rest of the device needed after the call's stream)."""
+def _on_host(kit, step: Callable, pause: float = 0.0) -> tuple[float, float]:
+    """(s from the call to the answer, device idle before and after; s that a device-wide wait took, `pause` after the call's stream)."""
     end = kit.event()
     kit.synchronise()
     start = kit.now()
@@ -204,9 +228,12 @@ def _on_host(kit, step: Callable) -> tuple[float, float]:
     end.record()
     end.synchronize()
     fired = kit.now()
+    if pause:
+        kit.pause(pause)
+    waiting = kit.now()
     kit.synchronise()
     stop = kit.now()
-    return stop - start, stop - fired
+    return stop - start - (waiting - fired), stop - waiting
 
 
 def _empty(kit) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 PROC, CPUS = Path("/proc"), Path("/sys/devices/system/cpu")
 MAX_STEAL, MAX_OTHERS, MIN_CLOCK = 0.02, 0.10, 0.85
+MIN_SHARE = 0.9  # of a turn that single-threaded work must have had its core
 MAX_FILES = 8  # CPUs whose clock is read
 
 
@@ -71,6 +72,11 @@ def disturbed(before: Sample, after: Sample, *, own: float | None = None) -> str
     if before.throttles is not None and after.throttles is not None and after.throttles > before.throttles:
         reasons.append(f"the CPU throttled {after.throttles - before.throttles} times")
     return "; ".join(reasons)
+
+
+def descheduled(wall: float, cpu: float) -> str:
+    """Why single-threaded work of `wall` and `cpu` seconds is suspect: something else held its core for more than a tenth; or ""."""
+    return f"the timed code had its core for {cpu / wall:.0%} of the time" if 0 <= cpu < MIN_SHARE * wall else ""
 
 
 class Watch:

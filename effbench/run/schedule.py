@@ -27,12 +27,13 @@ from .supervisor import Child, Lost, Nurseries, Refused, apart, plain
 from .tuning import choose
 
 LIVE = 8  # methods of a group that are in memory at once; larger groups are timed in parts, each beside the baseline
-SERIOUS = 10  # rounds from which seconds are meant to be read; fewer (smoke) are never called unstable
-MIN_SHARE = 0.9  # of a turn that single-threaded CPU work must have had its core
+SERIOUS = 10  # rounds from which seconds are meant to be read: with fewer (smoke) nothing is called unstable
 LONG = 2.0  # s; a call above this is timed three times
 FRESH = 0.005  # s; how old a look before a turn may be
 RESERVE = 5.0  # s kept back by --within for scores and records
 LAST = 2.0  # s before the end of --within at which a build that is on is ended
+LEAST = 3  # turns of every setting from which --within ends the rounds of a group instead of throwing them away
+SCORE = 1.0  # s that the counts, memory and scores of a setting take, until it is known
 
 
 class OutOfTime(Exception):
@@ -62,6 +63,7 @@ class Runner:
     last: noise.Sample | None = None  # the look after one turn serves as the one before the next
     roofs: dict[str, dict] = field(default_factory=dict)  # device -> measured roofs, where this machine was calibrated
     clock: Callable[[], float] = time.monotonic
+    scored: list[float] = field(default_factory=list)  # s that the last part of each setting took so far
 
     def run(self) -> None:
         for group in self.plan.groups:
@@ -272,7 +274,10 @@ class Runner:
         return Live(trial, child, answer)
 
     def rounds(self, group: Group, live: list[Live], lead: Live | None) -> None:
-        """At least `limits.rounds` rounds; up to half as many again for settings whose turns were disturbed."""
+        """At least `limits.rounds` rounds; up to half as many again for settings whose turns were disturbed.
+
+        Where --within is nearly over they end early, once every setting has had LEAST turns: readings say how many there were.
+        """
         limits = self.plan.suite.limits
         rng = random.Random(f"{group.seed}-{group.task.name}-{group.data}")
         extra = limits.rounds // 2 if limits.rounds >= SERIOUS else 0
@@ -284,7 +289,8 @@ class Runner:
                 turns = list(self.turns(live, case, lead))
                 if all(self.enough(item, setting, number) for item, setting in turns):
                     continue
-                self.check_time()
+                if self.short(live):
+                    return
                 rng.shuffle(turns)
                 visited = True
                 done = {(id(item), setting) for item, setting in turns if self.turn(item, setting, number)}
@@ -292,6 +298,19 @@ class Runner:
             if not visited:
                 break
             self.progress.round(group, min(number + 1, limits.rounds), limits.rounds)
+
+    def short(self, live: list[Live]) -> bool:
+        """Whether the time left is needed for scores. OutOfTime where too little has been measured for any."""
+        settings = [(item, setting) for item in live for setting in item.trial.settings() if setting not in item.failed]
+        each = max(SCORE, *self.scored[-20:]) if self.scored else SCORE
+        try:
+            self.check_time(each * len(settings))
+        except OutOfTime:
+            had = [len(item.timings[setting].visits) if setting in item.timings else 0 for item, setting in settings]
+            if min(had, default=0) >= min(LEAST, self.plan.suite.limits.rounds):
+                return True
+            self.check_time()
+        return False
 
     def turns(self, live: list[Live], case: str, lead: Live | None) -> Iterator[tuple[Live, tuple]]:
         for item in live:
@@ -318,20 +337,13 @@ class Runner:
         except Lost as lost:
             self.lost(item, setting, lost)
             return False
-        # The parent's own time is counted by `look`; the worker's comes with its answer.
         after = self.last = noise.look()
-        own = after.own - before.own + answer["own"]
-        reason = noise.disturbed(before, after, own=own) or self.descheduled(item.trial, answer)
+        # The parent's own time is counted by `look`; the worker's comes with its answer.
+        reason = noise.disturbed(before, after, own=after.own - before.own + answer["own"])
+        if not reason and (item.trial.device, item.trial.threads) == ("cpu", 1) and item.trial.backend != "jax":
+            reason = noise.descheduled(sum(answer["wall"]), sum(answer["cpu"]))
         item.timings.setdefault(setting, Timing()).add(answer, reason)
         return True
-
-    @staticmethod
-    def descheduled(trial: Trial, answer: dict) -> str:
-        """Whether something else held the core of single-threaded CPU work for more than a tenth of the turn."""
-        wall, cpu = sum(answer["wall"]), sum(answer["cpu"])
-        if trial.device != "cpu" or trial.threads != 1 or trial.backend == "jax" or wall <= 0 or cpu >= MIN_SHARE * wall:
-            return ""
-        return f"the timed code had its core for {cpu / wall:.0%} of the time"
 
     def lost(self, item: Live, setting: tuple, lost: Lost) -> None:
         """A failed call ends its own (case, knobs); a lost worker ends all that are left of its trial."""
@@ -365,12 +377,14 @@ class Runner:
                 continue
             if setting not in item.failed:
                 self.progress.phase(trial, f"score {case}")
+                start = self.clock()
                 try:
                     answer = item.child.ask(
                         "finish", case=case, knobs=[list(pair) for pair in knobs], energy=self.plan.suite.limits.energy
                     )
                 except Lost as lost:
                     self.lost(item, setting, lost)
+                self.scored.append(self.clock() - start)
             if setting in item.failed:
                 status, reason = item.failed[setting]
                 self.fail(trial, status, reason, item.child, settings=[setting], readings=build["readings"], **shared)
@@ -380,7 +394,6 @@ class Runner:
             readings |= derived.compile_reading(trial.backend, timing.compile, timing.first, readings["serve.latency"]["value"])
             roofs = self.roofs.get(trial.device)
             readings |= derived.roof_readings(readings, roofs, dtype=trial.dtype, key=self.origin.environment)
-            # With few rounds (smoke) nobody reads the seconds: only a measurement that means to be one is called unstable.
             unstable = timing.unstable() if self.plan.suite.limits.rounds >= SERIOUS else ""
             self.write(
                 trial, status="unstable" if unstable else "ok", reason=unstable, case=case, knobs=dict(knobs), readings=readings,

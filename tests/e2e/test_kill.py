@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -119,6 +120,17 @@ def test_an_interrupt_ends_within_two_seconds_and_resumes(steady, number, moment
     assert steady.gone_within(0.5)
     if moment == "rounds":
         finish(steady)
+
+
+def test_within_ends_the_rounds_of_a_group_and_keeps_what_they_measured(steady, tmp_path):
+    """Rounds that would take minutes: the time that is left goes to scores and records, and those say how many turns there were."""
+    endless = tmp_path / "endless.toml"
+    endless.write_text(re.sub(r"rounds = \d+", "rounds = 100000", re.sub(r"serve = [\d.]+", "serve = 1000.0", SUITE.read_text())))
+    steady("run", endless, "--out", steady.out, "--within", "17", "--seeds", "0", "--quiet")
+    found = steady.records(steady.out)
+    assert len(found) == METHODS * CASES and {record["status"] for record in found} <= {"ok", "unstable"}  # beside other work
+    turns = [int(re.match(r"median of (\d+) turns", record["readings"]["serve.latency"]["how"])[1]) for record in found]
+    assert all(3 <= count < 100000 for count in turns)
 
 
 def test_what_was_saved_is_not_built_again(steady):

@@ -7,7 +7,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402
 
-ROWS, INNER = 400, 200
+PRODUCTS, ROWS, INNER = 100, 64, 256  # 128 KiB each: pages of their own, so that no arm has them aligned in another way
 STEPS = 20_000
 
 
@@ -15,11 +15,14 @@ def make(workload, extra):
     """A function without arguments that does the named work and `extra` per cent more."""
     if workload == "matmul":
         rng = np.random.default_rng(0)
-        left = rng.standard_normal((ROWS * (100 + extra) // 100, INNER))
-        right = rng.standard_normal((INNER, INNER))
+        left = rng.standard_normal((ROWS, INNER))
+        right = rng.standard_normal((INNER, ROWS))
+        products = PRODUCTS * (100 + extra) // 100
 
         def matmul():
-            return float((left @ right)[0, 0])
+            for _ in range(products):
+                found = left @ right
+            return float(found[0, 0])
 
         return matmul
     if workload != "loop":

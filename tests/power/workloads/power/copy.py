@@ -1,4 +1,8 @@
-"""A copy of memory beyond the caches; more bytes are more work."""
+"""A copy of memory, piece by piece; more pieces are more work.
+
+Both arms go round in arrays of one size: larger ones lie on other pages and fit the caches less, so that 5 % more bytes took anything
+from 7 % less to 8 % more time.
+"""
 
 import numpy as np
 
@@ -6,7 +10,7 @@ from effbench import param
 
 from .task import Work
 
-BYTES = 24 << 20
+PIECES, PIECE = 100, 240 << 10
 
 
 class Copy(Work):
@@ -14,9 +18,11 @@ class Copy(Work):
     extra = param(0)
 
     def build(self, given, run):
-        self.source = np.ones(BYTES * (100 + self.extra) // 100, np.uint8)
+        self.source = np.ones((PIECES, PIECE), np.uint8)
         self.target = np.zeros_like(self.source)
+        self.pieces = PIECES * (100 + self.extra) // 100
 
     def work(self, number):
-        np.copyto(self.target, self.source)
-        return int(self.target[number])
+        for piece in range(self.pieces):
+            np.copyto(self.target[piece % PIECES], self.source[piece % PIECES])
+        return int(self.target[0, number])
