@@ -150,16 +150,21 @@ def claims(
     paths: Annotated[
         list[Path] | None, typer.Argument(help="Run folders or records files; none means the committed results.")
     ] = None,
+    form: Annotated[str, typer.Option("--format", help="text, or markdown: one table.")] = "text",
     as_json: Json = False,
 ) -> None:
     """Say which claims of papers the records reproduce, and which not.
 
-    Examples:  effbench claims    effbench claims runs/quick
+    Examples:  effbench claims    effbench claims runs/quick    effbench claims results --format markdown
     """
     from ..plan.registry import Registry
     from ..study import claims as study
     from ..study import records, results
 
+    if form not in ("text", "markdown"):
+        raise EffbenchError(
+            f"--format: no format '{form}'", where="effbench claims", remedy="Choose text or markdown; --json prints JSON."
+        )
     # Run folders hold a records.jsonl, a results folder files by machine: both may be named.
     runs = {path for path in paths or () if not path.is_dir() or any(path.rglob("records.jsonl"))}
     found = [
@@ -171,4 +176,4 @@ def claims(
         )
     loaded, registry = records.read(found), Registry.read()
     ledger = study.verdicts(loaded.records, registry, loaded.environments, study.fairness(registry))
-    typer.echo(json.dumps(study.plain(ledger), indent=1) if as_json else study.text(ledger))
+    typer.echo(json.dumps(study.plain(ledger), indent=1) if as_json else (study.markdown if form == "markdown" else study.text)(ledger))

@@ -254,6 +254,6 @@ def markdown(found: Sequence[Verdict]) -> str:
         promised = "; ".join(part.promised for part in one.parts)
         seen = "; ".join(measured_text(part) for part in one.parts) or one.reason
         where = ", ".join(filter(None, [one.machine or one.device, one.size, one.data]))
-        row = (one.method, one.claim, one.source, promised or "-", seen or "-", one.verdict, where or "-")
+        row = (f"{one.task}/{one.method}", one.claim, one.source, promised or "-", seen or "-", one.verdict, where or "-")
         lines.append("| " + " | ".join(map(cell, row)) + " |")
     return "\n".join(lines) + "\n"

@@ -8,6 +8,7 @@ small. `strict-recall@10` allows 1e-6, which only forgives rounding.
 
 from __future__ import annotations
 
+import importlib.util
 import operator
 from dataclasses import dataclass
 
@@ -171,7 +172,8 @@ class VectorSearch(Task):
     def prepare(self, data, size, seed, run):
         """The exact answer, and the vectors themselves where they are generated (so that no last bit can differ)."""
         made = draw(data, size, seed)
-        _, true, farthest = nearest(made["metric"], made["queries"], made["base"], min(DEPTH, len(made["base"])))
+        device = run.device if run.device != "cpu" and importlib.util.find_spec("torch") else ""
+        _, true, farthest = nearest(made["metric"], made["queries"], made["base"], min(DEPTH, len(made["base"])), device)
         kept = {name: array for name, array in made.items() if data.name in GENERATED or name not in ("base", "sample_queries")}
         return {**kept, "distances": true, "farthest": farthest}
 

@@ -265,7 +265,7 @@ def test_the_ledger_is_printed(registry):
     assert "search/tree: reproduced" in page and "holds    quality.recall >= 0.9 case batch: 0.95 [0.94, 0.96]" in page
     assert page.endswith("1 reproduced")
     row = claims.markdown(found).splitlines()[2]
-    assert row.startswith("| tree | c | s | quality.recall >= 0.9 case batch | 0.95 [0.94, 0.96] | reproduced |")
+    assert row.startswith("| search/tree | c | s | quality.recall >= 0.9 case batch | 0.95 [0.94, 0.96] | reproduced |")
     assert Claim("t", "s").size == "full" and claims.decide(Claim("t", "s"), ())[0] == "not tested"
 
 

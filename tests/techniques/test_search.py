@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from effbench_implementations.search import exact, exact_jax, ivf, selection
+from effbench_implementations.search import exact, exact_jax, ivf, selection, vectors
 from effbench_implementations.search.task import Given, VectorIndex, VectorSearch
 from effbench_implementations.search.vectors import distances, nearest
 from hypothesis import given, settings
@@ -99,6 +99,18 @@ def test_exact_jax_on_small_tables(shape, metric):
     ids = answer(built(exact_jax.ExactJax, base, metric), queries, 12)
     assert (ids[:, len(base) :] == -1).all()
     assert exactly_right(metric, queries, base, ids, 12)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_answer_by_torch_is_the_answer_by_numpy(metric, monkeypatch):
+    """In blocks that do not divide the table; what a GPU is given is the same program."""
+    base, queries = table((300, 7, 20, 5, True))
+    monkeypatch.setattr(vectors, "LARGE", 64 * len(queries))
+    for depth in (1, 10, 300):
+        here, there = nearest(metric, queries, base, depth), nearest(metric, queries, base, depth, "cpu")
+        np.testing.assert_allclose(there[1], here[1], rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(there[2], here[2], rtol=1e-12)
+        assert all(set(a) == set(b) for a, b in zip(here[0], there[0])) or len(np.unique(here[1])) < here[1].size
 
 
 def test_the_oracle_rejects_a_wrong_sign_duplicates_and_an_answer_one_off():
