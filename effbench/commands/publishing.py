@@ -176,4 +176,6 @@ def claims(
         )
     loaded, registry = records.read(found), Registry.read()
     ledger = study.verdicts(loaded.records, registry, loaded.environments, study.fairness(registry))
-    typer.echo(json.dumps(study.plain(ledger), indent=1) if as_json else (study.markdown if form == "markdown" else study.text)(ledger))
+    typer.echo(
+        json.dumps(study.plain(ledger), indent=1) if as_json else (study.markdown if form == "markdown" else study.text)(ledger)
+    )

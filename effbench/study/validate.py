@@ -29,7 +29,7 @@ UNITS = {
     "time": "s", "compile_time": "s", "latency": "s", "first_call": "s", "flops": "FLOP", "peak_memory": "B", "reserved": "B",
     "bytes": "B", "energy": "J", "power": "W", "ratio": "", "samples": "", "steps": "", "parameters": "1", "items": "item",
 }  # fmt: skip
-SHARES = re.compile(r"recall|accuracy|precision|\bauc\b|hit-rate")
+SHARES = re.compile(r"recall|(?<!relative-)accuracy|precision|\bauc\b|hit-rate")  # `relative-` is a ratio, which may exceed 1
 THREAD_ROOF = 6e9 * 64  # FLOP/s: 6 GHz and two 512-bit multiply-adds of float32 a cycle; no thread of a CPU goes beyond
 DEVICE_ROOF = {"cuda": 1e16, "tpu": 1e16}
 BANDWIDTH_ROOF = {"cpu": 2e12, "cuda": 2e13, "tpu": 2e13}

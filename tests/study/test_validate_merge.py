@@ -9,7 +9,7 @@ from effbench.api.record import dumps, loads
 from effbench.plan.registry import Registry
 from effbench.study import synthetic
 from effbench.study.merge import merge
-from effbench.study.validate import ERROR, WARNING, validate
+from effbench.study.validate import ERROR, SHARES, WARNING, validate
 
 GOLDEN = None
 
@@ -65,6 +65,11 @@ def test_a_plausible_record_has_no_error(check):
 )  # fmt: skip
 def test_implausible_readings_are_errors(check, reading, words):
     assert any(words in what for what in check(readings=reading)), check(readings=reading)
+
+
+def test_a_share_has_an_upper_end_and_a_ratio_to_another_share_has_none():
+    assert SHARES.search("quality.accuracy") and SHARES.search("quality.closed-book-accuracy")
+    assert not SHARES.search("quality.relative-accuracy")
 
 
 @pytest.mark.parametrize(
