@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from math import isfinite, log10
 from typing import Any
@@ -177,6 +178,8 @@ def picture(claims: Sequence[dict], name) -> Plot | None:
             "marker": {"size": 10, "color": colour, "symbol": MARKS.get(verdict, "circle-open")},
         })  # fmt: skip
     labels = [label(claim, part, name, several) for claim, part in drawn]
+    repeated = {text for text, count in Counter(labels).items() if count > 1}
+    labels = [fmt.clean(f"{place(c, p)}: {text}", 60) if text in repeated else text for text, (c, p) in zip(labels, drawn)]
     layout = {
         "xaxis": {"title": {"text": "measured / promised"}, **logarithmic(low, high),
                   "range": [log10(low), log10(high)]},
@@ -195,6 +198,12 @@ def picture(claims: Sequence[dict], name) -> Plot | None:
 
 def shown(part: dict) -> str:
     return fmt.clean(part.get("text") or f"{part['value']:.4g}")
+
+
+def place(claim: dict, part: dict) -> str:
+    """What tells apart the parts of claims that measure the same: their case, else the data set."""
+    case = re.search(r" case (\S+)", str(part["promised"]))
+    return case[1] if case else str(claim.get("data", "")).partition("(")[0]
 
 
 def label(claim: dict, part: dict, name, several: bool) -> str:
