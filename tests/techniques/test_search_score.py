@@ -8,7 +8,7 @@ from effbench_implementations.search.sets import SAMPLE, draw
 from effbench_implementations.search.task import Given, Hidden, K, VectorSearch, asked, quality
 from effbench_implementations.search.vectors import clustered, distances, nearest
 
-from effbench import Case, Data, Wrong
+from effbench import Case, Data, Run, Wrong
 
 BATCH, SINGLE = VectorSearch.cases[:2]
 SMALL = Data("clustered", {**VectorSearch.data[0].args, "n": 900, "d": 16, "rank": 12, "centers": 9, "queries": 300})
@@ -17,7 +17,7 @@ SMALL = Data("clustered", {**VectorSearch.data[0].args, "n": 900, "d": 16, "rank
 @pytest.fixture(scope="module")
 def material():
     task = VectorSearch()
-    prepared = task.prepare(SMALL, "quick", 0, None)
+    prepared = task.prepare(SMALL, "quick", 0, Run())
     return task, task.given(SMALL, "quick", 0, prepared), task.hidden(SMALL, "quick", 0, prepared)
 
 

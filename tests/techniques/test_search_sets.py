@@ -9,7 +9,7 @@ from effbench_implementations.search.sets import SAMPLE, draw
 from effbench_implementations.search.task import K, VectorSearch, asked, reciprocal_rank
 from effbench_implementations.search.vectors import nearest
 
-from effbench import Data, DataError
+from effbench import Data, DataError, Run
 from effbench.plan.suite import parse_data
 
 TASK = VectorSearch()
@@ -81,7 +81,7 @@ def test_examples_ask_for_rows_that_are_searched(glosses):
 
 def test_known_answers_are_scored_by_their_rank(glosses):
     data = named("glosses-384", rows=2000, queries=300, ask="examples")
-    prepared = TASK.prepare(data, "quick", 0, None)
+    prepared = TASK.prepare(data, "quick", 0, Run())
     assert "base" not in prepared
     given, hidden = TASK.given(data, "quick", 0, prepared), TASK.hidden(data, "quick", 0, prepared)
     ids = nearest("cosine", hidden.queries, given.base, K)[0]
@@ -92,7 +92,7 @@ def test_known_answers_are_scored_by_their_rank(glosses):
     backwards = TASK.score(None, given, hidden, BATCH, [ids[rows][:, ::-1] for rows in asked(BATCH, 300)])
     np.testing.assert_allclose(backwards["mrr@10"], by_hand)  # the order of an answer is free
     plain = named("glosses-384", rows=2000, queries=300)
-    assert TASK.hidden(plain, "quick", 0, TASK.prepare(plain, "quick", 0, None)).answers is None
+    assert TASK.hidden(plain, "quick", 0, TASK.prepare(plain, "quick", 0, Run())).answers is None
 
 
 def test_reciprocal_rank_with_misses_ties_and_missing_answers():
@@ -119,7 +119,7 @@ def test_a_file_with_its_own_queries(folder):
     made = draw(data, "quick", 0)
     assert made["base"].shape == (900, 6) and made["queries"].shape == (50, 6) and len(made["sample_queries"]) == SAMPLE
     assert made["metric"] == "l2" and made["base"].dtype == np.float32
-    prepared = TASK.prepare(data, "quick", 0, None)
+    prepared = TASK.prepare(data, "quick", 0, Run())
     assert TASK.given(data, "quick", 0, prepared).metric == "l2"
     assert draw(named("file", **{**data.args, "rows": 70, "metric": "ip"}), "quick", 0)["base"].shape == (70, 6)
     with pytest.raises(DataError, match="701 are wanted"):
@@ -145,7 +145,7 @@ def test_a_file_of_ann_benchmarks(folder):
         out["train"], out["test"] = rng.standard_normal((800, 5)), rng.standard_normal((600, 5))
         out["neighbors"], out["distances"] = np.zeros((600, 100), "i4"), np.zeros((600, 100), "f4")
     data = named("file", path=f"{folder}/set.hdf5", queries=300)
-    prepared = TASK.prepare(data, "quick", 0, None)
+    prepared = TASK.prepare(data, "quick", 0, Run())
     assert TASK.given(data, "quick", 0, prepared).metric == "cosine"
     assert prepared["distances"].shape == (300, 100) and prepared["distances"][:, 0].min() >= 0
 
