@@ -274,10 +274,8 @@ class Runner:
         return Live(trial, child, answer)
 
     def rounds(self, group: Group, live: list[Live], lead: Live | None) -> None:
-        """At least `limits.rounds` rounds; up to half as many again for settings whose turns were disturbed.
-
-        Where --within is nearly over they end early, once every setting has had LEAST turns: readings say how many there were.
-        """
+        """At least `limits.rounds` rounds, half as many again for settings whose turns were disturbed. Where --within is nearly over
+        they end early, once every setting has had LEAST turns: readings say how many there were."""
         limits = self.plan.suite.limits
         rng = random.Random(f"{group.seed}-{group.task.name}-{group.data}")
         extra = limits.rounds // 2 if limits.rounds >= SERIOUS else 0
