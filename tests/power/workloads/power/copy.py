@@ -1,7 +1,7 @@
 """A copy of memory, piece by piece; more pieces are more work.
 
-Both arms go round in arrays of one size: larger ones lie on other pages and fit the caches less, so that 5 % more bytes took anything
-from 7 % less to 8 % more time.
+Both arms go round in arrays of one size: larger ones lie on other pages and fit the caches less, so that their time says little about
+the amount that is copied.
 """
 
 import numpy as np
