@@ -20,9 +20,6 @@ class Log:
     low: float
     high: float
 
-    def draw(self, rng) -> float | int:
-        return self.at(rng.random())
-
     def at(self, place: float) -> float | int:
         """The value at a place of 0..1."""
         value = math.exp(math.log(self.low) + place * (math.log(self.high) - math.log(self.low)))
@@ -37,11 +34,6 @@ class Uniform:
 
     low: float
     high: float
-
-    def draw(self, rng) -> float | int:
-        if isinstance(self.low, int) and isinstance(self.high, int):
-            return int(rng.integers(self.low, self.high + 1))
-        return self.at(rng.random())
 
     def at(self, place: float) -> float | int:
         """The value at a place of 0..1, 1 left out."""
@@ -58,9 +50,6 @@ class Choice:
 
     def __init__(self, *values: Scalar):
         object.__setattr__(self, "values", values)
-
-    def draw(self, rng) -> Scalar:
-        return self.values[int(rng.integers(len(self.values)))]
 
     def at(self, place: float) -> Scalar:
         """The value at a place of 0..1, 1 left out."""
