@@ -29,7 +29,8 @@ from .journal import Journal
 from .materials import Materials
 from .opening import opening
 from .progress import Progress
-from .schedule import Live, Runner
+from .rounds import Live, Part
+from .schedule import Runner
 from .supervisor import Child, Lost, Nurseries
 
 LIMITS = Limits(seconds=120.0, memory=4 << 30, turn=0.005, rounds=3, serve=0.1)
@@ -209,8 +210,9 @@ def examine(registry: Registry, task: TaskInfo, info: MethodInfo, nurseries: Nur
         try:
             yield ask("skip", live.child, "skipping")
             if live.trial.cases:
-                inspector.rounds(plan.groups[0], [live], live)
-                inspector.finish(live, live)
+                part = Part(inspector, plan.groups[0], [live], live)
+                part.rounds()
+                part.finish()
             else:
                 write_build(inspector, live)
             yield from gates(inspector, registry, task, info, say)

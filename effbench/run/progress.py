@@ -7,6 +7,8 @@ import time
 
 from ..plan.trial import Trial
 
+SILENCE = 30.0  # s without a line after which a log that is no terminal is told what is being done
+
 
 class Progress:
     def __init__(self, total: int, *, quiet: bool = False, stream=None):
@@ -18,6 +20,7 @@ class Progress:
         self.counts: dict[str, int] = {}
         self.start = time.monotonic()
         self._width = 0
+        self._said = self.start
 
     def known(self, trial: Trial) -> None:
         self.seen.add(trial.key)
@@ -46,6 +49,7 @@ class Progress:
         if self.quiet:
             return
         self._clear()
+        self._said = time.monotonic()
         print(text, file=self.stream, flush=True)
 
     def close(self) -> None:
@@ -74,7 +78,10 @@ class Progress:
         return f"  (about {seconds / 60:.0f} min left)" if seconds > 90 else f"  (about {seconds:.0f} s left)"
 
     def _status(self, text: str) -> None:
+        """On a terminal the live line; elsewhere a line where nothing has been said for a while."""
         if not self.live:
+            if time.monotonic() - self._said > SILENCE:
+                self.line(text)
             return
         import shutil
 

@@ -1,15 +1,13 @@
 """Runs the groups of a plan: tuning, prepared material, builds, rounds, scores; writes records as soon as they are final.
 
-Methods of one group are built one after the other, then their live workers are timed in rounds. Each round visits, case by
-case, every (method, knobs) in a seeded random order, so that a ratio compares two turns that lie close in time.
+Methods of one group are built one after the other, then their live workers are timed in rounds (`rounds.py`).
 """
 
 from __future__ import annotations
 
-import random
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..api.errors import RecordError, RunError
@@ -17,38 +15,21 @@ from ..api.record import identity
 from ..measure import noise
 from ..plan.plan import Group, Plan
 from ..plan.trial import Trial
-from . import assemble, derived
-from .assemble import Provenance, Timing
+from . import assemble
+from .abreast import usable_cores
+from .assemble import Provenance
 from .journal import Journal, full
 from .materials import Materials
 from .opening import opening
 from .progress import Progress
-from .supervisor import Child, Lost, Nurseries, Refused, apart, plain
+from .rounds import LONG as LONG
+from .rounds import Live, OutOfTime, Part
+from .supervisor import Child, Lost, Nurseries, apart, plain
 from .tuning import choose
 
 LIVE = 8  # methods of a group that are in memory at once; larger groups are timed in parts, each beside the baseline
-SERIOUS = 10  # rounds from which seconds are meant to be read: with fewer (smoke) nothing is called unstable
-LONG = 2.0  # s; a call above this is timed three times
-FRESH = 0.005  # s; how old a look before a turn may be
 RESERVE = 5.0  # s kept back by --within for scores and records
 LAST = 2.0  # s before the end of --within at which a build that is on is ended
-LEAST = 3  # turns of every setting from which --within ends the rounds of a group instead of throwing them away
-SCORE = 1.0  # s that the counts, memory and scores of a setting take, until it is known
-
-
-class OutOfTime(Exception):
-    """--within is over: stop cleanly, resumable."""
-
-
-@dataclass
-class Live:
-    """A built method whose worker waits for its turns."""
-
-    trial: Trial
-    child: Child
-    build: dict
-    timings: dict[tuple, Timing] = field(default_factory=dict)
-    failed: dict[tuple, tuple[str, str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -63,7 +44,8 @@ class Runner:
     last: noise.Sample | None = None  # the look after one turn serves as the one before the next
     roofs: dict[str, dict] = field(default_factory=dict)  # device -> measured roofs, where this machine was calibrated
     clock: Callable[[], float] = time.monotonic
-    scored: list[float] = field(default_factory=list)  # s that the last part of each setting took so far
+    scored: list[float] = field(default_factory=list)  # s that finishing a setting took, by part of a group
+    cores: list[int] = field(default_factory=usable_cores)
 
     def run(self) -> None:
         for group in self.plan.groups:
@@ -247,10 +229,10 @@ class Runner:
                 if found is not None:
                     live.append(found)
             if live:
+                timed = Part(self, group, live, lead)
                 with apart(max(item.trial.threads for item in live)):
-                    self.rounds(group, live, lead)
-                for item in live:
-                    self.finish(item, lead)
+                    timed.rounds()
+                timed.finish()
         finally:
             for item in live:
                 if item is not lead:
@@ -272,128 +254,3 @@ class Runner:
                 child.end()
             return None
         return Live(trial, child, answer)
-
-    def rounds(self, group: Group, live: list[Live], lead: Live | None) -> None:
-        """At least `limits.rounds` rounds, half as many again for settings whose turns were disturbed. Where --within is nearly over
-        they end early, once every setting has had LEAST turns: readings say how many there were."""
-        limits = self.plan.suite.limits
-        rng = random.Random(f"{group.seed}-{group.task.name}-{group.data}")
-        extra = limits.rounds // 2 if limits.rounds >= SERIOUS else 0
-        for number in range(limits.rounds + extra):
-            open_cases = list(dict.fromkeys(case for item in live for case, _ in item.trial.settings()))
-            rng.shuffle(open_cases)
-            visited = False
-            for case in open_cases:
-                turns = list(self.turns(live, case, lead))
-                if all(self.enough(item, setting, number) for item, setting in turns):
-                    continue
-                if self.short(live):
-                    return
-                rng.shuffle(turns)
-                visited = True
-                done = {(id(item), setting) for item, setting in turns if self.turn(item, setting, number)}
-                self.ratios(live, lead, case, done)
-            if not visited:
-                break
-            self.progress.round(group, min(number + 1, limits.rounds), limits.rounds)
-
-    def short(self, live: list[Live]) -> bool:
-        """Whether the time left is needed for scores. OutOfTime where too little has been measured for any."""
-        settings = [(item, setting) for item in live for setting in item.trial.settings() if setting not in item.failed]
-        each = max(SCORE, *self.scored[-20:]) if self.scored else SCORE
-        try:
-            self.check_time(each * len(settings))
-        except OutOfTime:
-            had = [len(item.timings[setting].visits) if setting in item.timings else 0 for item, setting in settings]
-            if min(had, default=0) >= min(LEAST, self.plan.suite.limits.rounds):
-                return True
-            self.check_time()
-        return False
-
-    def turns(self, live: list[Live], case: str, lead: Live | None) -> Iterator[tuple[Live, tuple]]:
-        for item in live:
-            for setting in item.trial.settings():
-                if setting[0] == case and setting not in item.failed and item.child.alive:
-                    yield item, setting
-
-    def enough(self, item: Live, setting: tuple, number: int) -> bool:
-        limits, timing = self.plan.suite.limits, item.timings.get(setting)
-        if timing is None or not timing.visits or number < min(3, limits.rounds):
-            return False
-        if timing.visits[-1].wall > LONG or timing.spent >= limits.serve:
-            return True
-        return number >= limits.rounds and not timing.unstable()
-
-    def turn(self, item: Live, setting: tuple, number: int) -> bool:
-        """One timed turn, with a look at the host before and after; False where it failed."""
-        case, knobs = setting
-        before = self.last if self.last is not None and time.monotonic() - self.last.at < FRESH else noise.look()
-        try:
-            answer = item.child.ask(
-                "turn", case=case, knobs=[list(pair) for pair in knobs], seconds=self.plan.suite.limits.turn, first=number
-            )
-        except Lost as lost:
-            self.lost(item, setting, lost)
-            return False
-        after = self.last = noise.look()
-        # The parent's own time is counted by `look`; the worker's comes with its answer.
-        reason = noise.disturbed(before, after, own=after.own - before.own + answer["own"])
-        if not reason and (item.trial.device, item.trial.threads) == ("cpu", 1) and item.trial.backend != "jax":
-            reason = noise.descheduled(sum(answer["wall"]), sum(answer["cpu"]))
-        item.timings.setdefault(setting, Timing()).add(answer, reason)
-        return True
-
-    def lost(self, item: Live, setting: tuple, lost: Lost) -> None:
-        """A failed call ends its own (case, knobs); a lost worker ends all that are left of its trial."""
-        if isinstance(lost, Refused):
-            item.failed[setting] = (lost.status, lost.reason)
-            return
-        for other in item.trial.settings():
-            item.failed.setdefault(other, (lost.status, lost.reason))
-
-    def ratios(self, live: list[Live], lead: Live | None, case: str, done: set) -> None:
-        """Ratios to the baseline's first knob setting, turn by turn, in the round just made."""
-        if lead is None:
-            return
-        base = next((setting for setting in lead.trial.settings() if setting[0] == case), None)
-        if (id(lead), base) not in done:
-            return
-        reference = lead.timings[base].visits[-1]
-        for item in live:
-            for setting in item.trial.settings():
-                if setting[0] == case and (id(item), setting) in done:
-                    item.timings[setting].compare(reference)
-
-    def finish(self, item: Live, lead: Live | None) -> None:
-        """Counts, memory and scores after the last timed call, then the records."""
-        trial, build = item.trial, item.build
-        shared = {"prepared": build["prepared"], "loaded": build["loaded"], "curve": build["curve"]}
-        baseline = lead.trial.method if lead is not None else ""
-        for setting in trial.settings():
-            case, knobs = setting
-            if self._identity(trial, case, dict(knobs)) in self.journal.done:
-                continue
-            if setting not in item.failed:
-                self.progress.phase(trial, f"score {case}")
-                start = self.clock()
-                try:
-                    answer = item.child.ask(
-                        "finish", case=case, knobs=[list(pair) for pair in knobs], energy=self.plan.suite.limits.energy
-                    )
-                except Lost as lost:
-                    self.lost(item, setting, lost)
-                self.scored.append(self.clock() - start)
-            if setting in item.failed:
-                status, reason = item.failed[setting]
-                self.fail(trial, status, reason, item.child, settings=[setting], readings=build["readings"], **shared)
-                continue
-            timing = item.timings[setting]
-            readings = {**build["readings"], **timing.readings(answer["readings"]["serve.items"]["value"]), **answer["readings"]}
-            readings |= derived.compile_reading(trial.backend, timing.compile, timing.first, readings["serve.latency"]["value"])
-            roofs = self.roofs.get(trial.device)
-            readings |= derived.roof_readings(readings, roofs, dtype=trial.dtype, key=self.origin.environment)
-            unstable = timing.unstable() if self.plan.suite.limits.rounds >= SERIOUS else ""
-            self.write(
-                trial, status="unstable" if unstable else "ok", reason=unstable, case=case, knobs=dict(knobs), readings=readings,
-                samples=timing.samples(), baseline=baseline, notes=[*build["notes"], *answer["notes"]] or None, **shared,
-            )  # fmt: skip

@@ -57,6 +57,7 @@ class Session:
         self._batches: dict[str, list] = {}
         self._sums: dict[str, str] = {}
         self._last: dict[Setting, tuple[int, Any]] = {}
+        self._unscored: tuple[str, list] | None = None  # case and answers that `score` is to score
 
     def _run(self, seed: int, budget: Allowance | None = None) -> Run:
         return Run(
@@ -280,11 +281,11 @@ class Session:
         """Keep the last timed answer: `score` checks that untimed calls give the same."""
         self._last[setting] = (index, self.backend.to_numpy(output))
 
-    def finish(self, setting: Setting, energy: float = 0.0, part: str = "") -> dict[str, dict]:
+    def finish(self, setting: Setting, energy: float = 0.0, part: str = "", *, later: bool = False) -> dict[str, dict]:
         """After the last timed call: counts, memory, answers and their score for one (case, knobs).
 
         With `energy` seconds above 0, calls go on for that long under the energy counter. `part` "tuning" or "held-out" takes
-        the score over that half of the samples alone.
+        the score over that half of the samples alone. `later`: without the score, which the next `score(part)` then gives.
         """
         from ..measure.counting import serve_flops
 
@@ -329,14 +330,22 @@ class Session:
         self._same_answer(setting, outputs)
         if not close(self.backend.to_numpy(answers), outputs[: len(probes)]):
             raise Wrong("a counted call answered differently from an uncounted call on the same input")
-        scored = self.task.score(self.method, self.given, self.hidden, self.case(name), outputs)
-        scored = half(scored, part) if part else scored
+        self._unscored = (name, outputs)
+        scores = {} if later else self.score(part)
         readings.update(self._graph(call, batches))
         readings["serve.energy"] = self._energy(call, batches, energy)
+        return {**readings, **scores}
+
+    def score(self, part: str = "") -> dict[str, dict]:
+        """The score of the answers that the last `finish` got."""
+        name, outputs = self._unscored
+        self._unscored = None
+        scored = self.task.score(self.method, self.given, self.hidden, self.case(name), outputs)
+        scored = half(scored, part) if part else scored
         scores, curves = quality(self.task.metrics, [scored])
         if curves:
             self.notes.append("curves from the serve phase are not kept")
-        return {**readings, **scores}
+        return scores
 
     def _graph(self, call: Callable, batches: list) -> dict[str, dict]:
         """CUDA graph replay: what the call costs without launch overhead, where it can be captured."""

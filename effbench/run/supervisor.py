@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -31,7 +32,9 @@ ANSWERS = {
     "build": {"readings": dict, "quality": dict, "curve": dict, "notes": list, "loaded": str},
     "open_serve": {},
     "turn": {"wall": list, "cpu": list, "calls": int, "first": (int, float), "spent": (int, float), "own": (int, float)},
+    "draw": {"seconds": (int, float)},
     "finish": {"readings": dict, "notes": list},
+    "score": {"readings": dict, "notes": list},
 }
 
 
@@ -115,6 +118,7 @@ class Nursery:
                 start_new_session=True,
             )  # fmt: skip
         self.control = ours
+        self.reading = threading.Lock()  # workers may end while others are asked in threads of their own
         self.exits: dict[int, int] = {}
 
     def spawn(self, memory: int) -> tuple[int, socket.socket, int]:
@@ -138,21 +142,35 @@ class Nursery:
             os.close(write)
 
     def receive(self, timeout: float) -> dict:
-        ready, _, _ = select.select([self.control], [], [], timeout)
-        data = self.control.recv(65536) if ready else b""
-        if not data:
+        message = self._message(timeout)
+        if message is None:
             self.lost = True
-            raise Lost("crash", "the nursery of workers ended" if ready else "the nursery of workers does not answer")
-        message = json.loads(data)
-        if "exit" in message:
-            self.exits[message["exit"]] = message["status"]
+            raise Lost("crash", "the nursery of workers does not answer")
         return message
+
+    def _message(self, timeout: float) -> dict | None:
+        """The next message, None where none comes in time. Lost where the nursery is gone."""
+        with self.reading:
+            if not select.select([self.control], [], [], timeout)[0]:
+                return None
+            data = self.control.recv(65536)
+            if not data:
+                self.lost = True
+                raise Lost("crash", "the nursery of workers ended")
+            message = json.loads(data)
+            if "exit" in message:
+                self.exits[message["exit"]] = message["status"]
+            return message
 
     def exit_code(self, pid: int, timeout: float) -> int | None:
         end = time.monotonic() + timeout
-        while pid not in self.exits and time.monotonic() < end:
+        while pid not in self.exits:
+            if (left := end - time.monotonic()) <= 0:
+                self.lost = True
+                break
             try:
-                self.receive(max(0.01, end - time.monotonic()))
+                # In short waits: the message may be read by another thread, which asks for another worker.
+                self._message(min(left, 0.05))
             except Lost:
                 break
         return self.exits.get(pid)

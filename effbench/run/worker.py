@@ -5,6 +5,7 @@ An exception in a method becomes a status and a reason; it never ends more than 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import importlib
@@ -14,6 +15,7 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -200,9 +202,23 @@ class Worker:
         }  # fmt: skip
         return answer, turn.last_index, turn.last_output
 
-    def do_finish(self, *, case: str, knobs: list, energy: float, part: str = "") -> dict:
+    def do_draw(self, *, case: str, cores: list[int]) -> dict:
+        """The inputs of a case, before its first turn. `cores` may be used meanwhile, not those of timed turns alone."""
+        start = time.perf_counter()
+        with on_cores(cores):
+            self.session.batches(case)
+        return {"seconds": time.perf_counter() - start}
+
+    def do_finish(self, *, case: str, knobs: list, energy: float, part: str = "", later: bool = False) -> dict:
         setting = (case, tuple((name, value) for name, value in knobs))
-        readings = self.session.finish(setting, energy, part)
+        return self._answered(self.session.finish(setting, energy, part, later=later))
+
+    def do_score(self, *, cores: list[int]) -> dict:
+        """The score that the last `finish` left for later."""
+        with on_cores(cores):
+            return self._answered(self.session.score())
+
+    def _answered(self, readings: dict) -> dict:
         own = [str(note) for note in self.session.method.notes]  # what a reader of this record must know
         return {"readings": readings, "notes": [*self.session.notes, *own]}
 
@@ -218,6 +234,20 @@ class Worker:
         session, setting = self.session, (case, tuple((name, value) for name, value in knobs))
         call, batches = session.call(setting), session.batches(case)
         return profile(call, batches, session.method.backend, session.device, Path(out), session.backend.synchronise)
+
+
+@contextlib.contextmanager
+def on_cores(cores: list[int]) -> Iterator[None]:
+    """Let this process run on `cores` for a while; none named: where it is."""
+    if not cores or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def thin(values: list[float]) -> list[float]:

@@ -193,7 +193,7 @@ def test_the_end_of_what_a_failed_trial_printed_is_kept(hostile):
 
 def test_what_was_saved_but_cannot_be_loaded_is_built_again(tmp_path, monkeypatch):
     """Interrupted after the build, resumed: `load` raises, and the trial is built instead of lost."""
-    from effbench.run.schedule import Runner
+    from effbench.run.rounds import Part
 
     monkeypatch.setenv("EFFBENCH_IMPLEMENTATIONS", str(HERE / "hostile"))
     monkeypatch.setenv("EFFBENCH_DATA", str(tmp_path / "data"))
@@ -206,7 +206,7 @@ def test_what_was_saved_but_cannot_be_loaded_is_built_again(tmp_path, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Runner, "rounds", interrupt)
+        patch.setattr(Part, "rounds", interrupt)
         assert run(options).code == 3
     assert run(options).code == 0
     found = {record["method"]: record for record in map(json.loads, (options.out / "records.jsonl").read_text().splitlines())}
