@@ -55,6 +55,10 @@ def device_peak() -> tuple[int | None, str]:
     return (peak, "") if peak is not None else (None, "jax reports no memory statistics on this device")
 
 
+def release() -> None:
+    return None
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 

@@ -46,6 +46,10 @@ def device_peak() -> tuple[int | None, str]:
     return None, "no device memory on the CPU"
 
 
+def release() -> None:
+    return None
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError)
 

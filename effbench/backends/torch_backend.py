@@ -66,6 +66,12 @@ def device_peak() -> tuple[int | None, str]:
     return torch.cuda.max_memory_allocated(), ""
 
 
+def release() -> None:
+    """Give back device memory that is kept for the next call: other workers hold theirs on the same device."""
+    if _device == "cuda":
+        torch.cuda.empty_cache()
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True

@@ -44,6 +44,15 @@ def agreement(formula: float, counted: float | None, reason: str = "") -> str:
     return f"{text} ({reason})" if reason else text
 
 
+def warm(backend: str) -> None:
+    """Make the counter load what it loads when first used."""
+    if backend == "torch":
+        import torch
+
+        matrix = torch.ones(2, 2)
+        count(lambda: matrix @ matrix, backend)
+
+
 def count(call: Callable[[], Any], backend: str) -> tuple[float | None, str]:
     """What the framework's counter saw in one call, or None with a reason."""
     if backend in ("numpy", "native"):

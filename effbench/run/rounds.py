@@ -189,6 +189,11 @@ class Part:
         device, start, count = threading.Lock(), self.runner.clock(), 0
 
         def job(item: Live) -> Iterator[tuple[Live, tuple, dict | None]]:
+            if item.child.alive:
+                try:
+                    item.child.ask("warm", cores=self.runner.cores)
+                except Lost as lost:
+                    self.lost(item, item.trial.settings(), lost)
             for setting in sorted(item.trial.settings(), key=lambda setting: self.drawn.get(setting[0], 0.0)):
                 if self.runner._identity(item.trial, setting[0], dict(setting[1])) not in self.runner.journal.done:
                     yield item, setting, self.scores(item, setting, device)

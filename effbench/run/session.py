@@ -57,7 +57,7 @@ class Session:
         self._batches: dict[str, list] = {}
         self._sums: dict[str, str] = {}
         self._last: dict[Setting, tuple[int, Any]] = {}
-        self._unscored: tuple[str, list] | None = None  # case and answers that `score` is to score
+        self._unscored: tuple[Setting, list, list] | None = None  # setting, answers and counted answers that `score` takes
 
     def _run(self, seed: int, budget: Allowance | None = None) -> Run:
         return Run(
@@ -325,21 +325,22 @@ class Session:
         readings.update(serve_flops(formula, lambda: [call(batch) for batch in probes], self.method.backend, len(probes)))
         for count, value in counts.items():
             readings[f"serve.tally.{count}"] = reading(value, "1", how=f"mean of {len(probes)} untimed calls")
-        if fingerprint(self.backend.to_numpy(batches)) != self._sums[name]:
-            raise Wrong("the method changed its input")
-        self._same_answer(setting, outputs)
-        if not close(self.backend.to_numpy(answers), outputs[: len(probes)]):
-            raise Wrong("a counted call answered differently from an uncounted call on the same input")
-        self._unscored = (name, outputs)
+        self._unscored = (setting, outputs, self.backend.to_numpy(answers))
+        del answers
         scores = {} if later else self.score(part)
         readings.update(self._graph(call, batches))
         readings["serve.energy"] = self._energy(call, batches, energy)
         return {**readings, **scores}
 
     def score(self, part: str = "") -> dict[str, dict]:
-        """The score of the answers that the last `finish` got."""
-        name, outputs = self._unscored
-        self._unscored = None
+        """The score of the answers that the last `finish` got, once they agree with each other and the inputs are as they were."""
+        (setting, outputs, counted), self._unscored = self._unscored, None
+        name = setting[0]
+        if fingerprint(self.backend.to_numpy(self.batches(name))) != self._sums[name]:
+            raise Wrong("the method changed its input")
+        self._same_answer(setting, outputs)
+        if not close(counted, outputs[: len(counted)]):
+            raise Wrong("a counted call answered differently from an uncounted call on the same input")
         scored = self.task.score(self.method, self.given, self.hidden, self.case(name), outputs)
         scored = half(scored, part) if part else scored
         scores, curves = quality(self.task.metrics, [scored])

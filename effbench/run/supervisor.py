@@ -33,6 +33,7 @@ ANSWERS = {
     "open_serve": {},
     "turn": {"wall": list, "cpu": list, "calls": int, "first": (int, float), "spent": (int, float), "own": (int, float)},
     "draw": {"seconds": (int, float)},
+    "warm": {},
     "finish": {"readings": dict, "notes": list},
     "score": {"readings": dict, "notes": list},
 }

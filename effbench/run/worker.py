@@ -177,6 +177,8 @@ class Worker:
             answer = {"wall": thin(timed.wall), "cpu": thin(timed.cpu), "calls": timed.calls, "first": timed.first}
             index, output = timed.last_index, timed.last_output
         self.session.remember(setting, index, output)
+        del output
+        self.session.backend.release()
         if compiled is not None:
             answer["compile"] = self.session.backend.compile_seconds() - compiled
         return {**answer, "spent": time.perf_counter() - start, "own": time.process_time() - cpu}
@@ -211,7 +213,17 @@ class Worker:
 
     def do_finish(self, *, case: str, knobs: list, energy: float, part: str = "", later: bool = False) -> dict:
         setting = (case, tuple((name, value) for name, value in knobs))
-        return self._answered(self.session.finish(setting, energy, part, later=later))
+        readings = self.session.finish(setting, energy, part, later=later)
+        self.session.backend.release()
+        return self._answered(readings)
+
+    def do_warm(self, *, cores: list[int]) -> dict:
+        """Load what counts a call's operations: seconds of imports that must not come before the timed turns."""
+        from ..measure.counting import warm
+
+        with on_cores(cores):
+            warm(self.session.method.backend)
+        return {}
 
     def do_score(self, *, cores: list[int]) -> dict:
         """The score that the last `finish` left for later."""

@@ -167,7 +167,15 @@ seconds = 120
 rounds = 10
 serve = 1.5
 """
-WORK = {"build": "build", "turn": "serve", "draw": "score", "finish": "score", "score": "score", "prepare": "prepare"}
+WORK = {
+    "build": "build",
+    "turn": "serve",
+    "draw": "score",
+    "warm": "score",
+    "finish": "score",
+    "score": "score",
+    "prepare": "prepare",
+}
 
 
 def wall_shares(folder: Path) -> dict[str, float]:
