@@ -151,7 +151,8 @@ def _run(options: Options) -> Outcome:
                 until = start + options.within if options.within else None
                 Runner(plan, journal, origin, Materials(), progress, nurseries, until, roofs=roofs).run()
         except OutOfTime:
-            outcome.stopped = f"stopped after {time.monotonic() - start:.0f} s, before --within was over; the same command resumes"
+            took = time.monotonic() - start
+            outcome.stopped = f"stopped after {took:.0f} s of the {options.within:g} s of --within; the same command resumes"
         except KeyboardInterrupt:
             outcome.stopped = "interrupted; the same command resumes"
         finally:

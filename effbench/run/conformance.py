@@ -56,9 +56,9 @@ def check(path: str | None, *, task: str | None = None, as_json: bool = False, e
     for finding in found if not as_json else ():
         echo(line(finding))
     with Nurseries() as nurseries:
-        for name, info in targets:
+        for number, (name, info) in enumerate(targets, 1):
             if not as_json:
-                echo(f"{name}/{info.name}")
+                echo(f"{name}/{info.name}" + (f"  ({number} of {len(targets)})" if len(targets) > 1 else ""))
             for finding in examine(registry, registry.task(name), info, nurseries):
                 found.append(finding)
                 if not as_json:

@@ -155,7 +155,8 @@ class Runner:
         nursery = self.nurseries.get(trial.backend, trial.device, trial.threads)
         # CUDA maps far more than it uses, so the limit is only kept on the CPU.
         memory = self.plan.suite.limits.memory if trial.device == "cpu" else 0
-        child = Child(nursery, memory, self.allowed(), progress=lambda text: self.progress.detail(trial, text))
+        until = None if self.until is None else max(self.until - LAST, time.monotonic() + 1.0)
+        child = Child(nursery, memory, self.allowed(), lambda text: self.progress.detail(trial, text), until)
         try:
             child.ask("open", **opening(self.plan.registry, trial))
         except Lost:

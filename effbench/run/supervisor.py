@@ -239,6 +239,7 @@ class Child:
     memory: int
     seconds: float
     progress: Callable[[str], None] = lambda text: None
+    until: float | None = None  # `time.monotonic()` at which it is ended whatever it has used
     used: float = 0.0
     asked: int = 0
     log: bytearray = field(default_factory=bytearray)
@@ -255,7 +256,8 @@ class Child:
         try:
             self.channel.sendall(json.dumps({"op": op, "id": self.asked, **arguments}).encode() + b"\n")
             while True:
-                message = self._message(start + self.seconds - self.used)
+                own = start + self.seconds - self.used
+                message = self._message(own if self.until is None else min(own, self.until))
                 if "progress" in message and "status" not in message:
                     self.progress(plain(str(message["progress"]), 120))
                     continue

@@ -255,6 +255,16 @@ def test_within_ends_a_build_that_would_last_longer(steady):
     finish(steady)
 
 
+def test_within_ends_scores_that_would_last_longer(steady):
+    start = time.monotonic()
+    done = steady(*steady.command, "--within", "9", E2E_SCORE="60")
+    assert time.monotonic() - start < 9
+    assert done.returncode == 3 and "of the 9 s of --within" in done.stdout + done.stderr
+    assert steady.records(steady.out) == [], "an unfinished trial is no failure"
+    assert steady.gone_within(0.5)
+    finish(steady)
+
+
 def test_fresh_moves_earlier_records_aside(steady):
     assert steady(*steady.command, *FEW).returncode == 0
     first = (steady.out / "records.jsonl").read_bytes()

@@ -37,4 +37,5 @@ class Doubling(Task):
         return method.answer(batch)
 
     def score(self, method, given, hidden, case, outputs):
+        time.sleep(float(os.environ.get("E2E_SCORE", "0")))
         return {"exact": (np.stack(outputs) == 2 * hidden).mean(1)}
