@@ -176,6 +176,7 @@ class Worker:
             timed = turn(call, batches, seconds=seconds, synchronise=self.session.backend.synchronise, first=first)
             answer = {"wall": thin(timed.wall), "cpu": thin(timed.cpu), "calls": timed.calls, "first": timed.first}
             index, output = timed.last_index, timed.last_output
+            del timed
         self.session.remember(setting, index, output)
         del output
         self.session.backend.release()
