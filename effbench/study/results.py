@@ -128,12 +128,26 @@ def order(record: dict) -> tuple:
 
 def describe(where: Path, new: dict[str, dict]) -> dict[str, dict]:
     """environment.json with these environments in it; {} where it says all that already. A known environment keeps its words and
-    gains the facts that it lacked, as the roofs of a machine that was calibrated later.
+    gains the facts that it lacked, as the roofs of a machine that was calibrated later; of two calibrations the higher roofs stay, since
+    a roof is what the machine has reached.
     """
     path = where / ENVIRONMENT
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     made = {**new, **known} | {key: {**new[key], **known[key]} for key in set(new) & set(known)}
+    for key in set(new) & set(known):
+        if "roofs" in new[key] and "roofs" in known[key]:
+            made[key]["roofs"] = highest(known[key]["roofs"], new[key]["roofs"])
     return {} if made == known else made
+
+
+def highest(known: dict, new: dict) -> dict:
+    """Roofs of which each is the higher of the two; what else a calibration says is the known one's. Another version's is none."""
+    if known.get("measure") != new.get("measure"):
+        return known
+    products = known.get("matmul", {}), new.get("matmul", {})
+    matmul = {dtype: max(made[dtype] for made in products if dtype in made) for dtype in {**products[1], **products[0]}}
+    copies = [made["copy"] for made in (known, new) if "copy" in made]
+    return {**new, **known, "matmul": matmul, **({"copy": max(copies)} if copies else {})}
 
 
 def write(path: Path, text: str) -> None:

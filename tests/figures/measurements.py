@@ -13,7 +13,7 @@ from effbench.backends import get
 from effbench.commands import profile
 from effbench.measure.latency import turn
 from effbench.plan.registry import Registry
-from effbench.run import command, schedule, supervisor
+from effbench.run import command, rounds, schedule, supervisor
 from effbench.run.progress import Progress
 from effbench.stats import interval, null, paired
 
@@ -54,14 +54,14 @@ def _bare(batches: list, loops: int = 20_000) -> float:
 # -- the parent while it waits, the start of a trial -----------------------------------------------------------------------
 
 
-class Watched(schedule.Runner):
-    """A runner that notes its own CPU seconds and the wall seconds of its rounds, and where the wall time of a run goes."""
+class Watched(rounds.Part):
+    """A part of a group that notes the parent's CPU seconds and the wall seconds of its rounds."""
 
     cpu = wall = 0.0
 
-    def rounds(self, group, live, lead):
+    def rounds(self):
         start, cpu = time.perf_counter(), time.process_time()
-        super().rounds(group, live, lead)
+        super().rounds()
         Watched.wall += time.perf_counter() - start
         Watched.cpu += time.process_time() - cpu
 
@@ -86,13 +86,13 @@ def parent_share(folder: Path) -> dict[str, float]:
     suite = folder / "watched.toml"
     suite.write_text(text)
     Watched.cpu = Watched.wall = 0.0
-    kept, command.Runner = command.Runner, Watched
+    kept, schedule.Part = schedule.Part, Watched
     try:
         outcome = _run(
             str(suite), folder, implementations=str(KNOWN / "known"), methods=("busy", "burns", "sleeps", "burns-3", "builds")
         )
     finally:
-        command.Runner = kept
+        schedule.Part = kept
     return {"share": Watched.cpu / Watched.wall, "cpu": Watched.cpu, "wall": Watched.wall, "records": sum(outcome.counts.values())}
 
 

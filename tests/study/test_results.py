@@ -48,6 +48,23 @@ def test_the_later_record_of_a_measurement_wins(tmp_path, made):
     assert dumps(later) in (to / "intel-xeon-2c-abcdef" / "quick.jsonl").read_text()
 
 
+def test_of_two_calibrations_the_higher_roofs_stay(tmp_path, made):
+    """A machine of the same description that reached more: its numbers are not impossible."""
+    to, place = tmp_path / "results", "intel-xeon-2c-abcdef"
+
+    def calibrated(name, float32, copy, **more):
+        roofs = {"measure": 1, "copy": copy, "matmul": {"float32": float32, **more}, "floor": {"loop wall": copy}}
+        results.add(run(tmp_path / name, made, {**FACTS, "roofs": roofs}), to)
+        return json.loads((to / place / "environment.json").read_text())[KEY]["roofs"]
+
+    assert calibrated("a", 1.0e11, 2.0e10)["matmul"] == {"float32": 1.0e11}
+    second = calibrated("b", 1.2e11, 1.0e10, int8=4.0e11)
+    assert second["matmul"] == {"float32": 1.2e11, "int8": 4.0e11} and second["copy"] == 2.0e10
+    assert second["floor"] == {"loop wall": 2.0e10}, "the rest is of the first"
+    assert calibrated("c", 0.9e11, 0.9e10) == second
+    assert results.highest({"measure": 1, "matmul": {}}, {"measure": 2, "matmul": {"float32": 9.0}}) == {"measure": 1, "matmul": {}}
+
+
 def test_tuning_records_go_to_a_folder_of_their_own(tmp_path, made):
     made[3]["role"] = "tuning"
     to = tmp_path / "results"
