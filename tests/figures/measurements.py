@@ -183,6 +183,7 @@ def wall_shares(folder: Path) -> dict[str, float]:
     suite = folder / "figures.toml"
     suite.write_text(SUITE)
     spent: dict[str, float] = {}
+    spans: list[tuple[float, float]] = []  # of what is work; workers are asked side by side
     ask = supervisor.Child.ask
 
     def timed(self, op, **arguments):
@@ -190,7 +191,10 @@ def wall_shares(folder: Path) -> dict[str, float]:
         try:
             return ask(self, op, **arguments)
         finally:
-            spent[WORK.get(op, op)] = spent.get(WORK.get(op, op), 0.0) + time.perf_counter() - start
+            end = time.perf_counter()
+            spent[WORK.get(op, op)] = spent.get(WORK.get(op, op), 0.0) + end - start
+            if op in WORK:
+                spans.append((start, end))
 
     supervisor.Child.ask = timed
     start = time.perf_counter()
@@ -199,8 +203,16 @@ def wall_shares(folder: Path) -> dict[str, float]:
     finally:
         supervisor.Child.ask = ask
     total = time.perf_counter() - start
-    work = sum(spent.get(name, 0.0) for name in WORK.values())
-    return {"share": 1 - work / total, "total": total, **spent, "records": sum(outcome.counts.values())}
+    return {"share": 1 - covered(spans) / total, "total": total, **spent, "records": sum(outcome.counts.values())}
+
+
+def covered(spans: list[tuple[float, float]]) -> float:
+    """Seconds in which at least one of the spans was on."""
+    found = reached = 0.0
+    for start, end in sorted(spans):
+        found += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return found
 
 
 def agreement(folder: Path) -> dict[str, float]:
