@@ -22,7 +22,7 @@ from .journal import Journal, full
 from .materials import Materials
 from .opening import opening
 from .progress import Progress
-from .rounds import LONG as LONG
+from .rounds import LONG as LONG  # for pairs.py: its text is in the digest of the records of tests/power
 from .rounds import Live, OutOfTime, Part
 from .supervisor import Child, Lost, Nurseries, apart, plain
 from .tuning import choose

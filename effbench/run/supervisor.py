@@ -32,7 +32,7 @@ ANSWERS = {
     "build": {"readings": dict, "quality": dict, "curve": dict, "notes": list, "loaded": str},
     "open_serve": {},
     "turn": {"wall": list, "cpu": list, "calls": int, "first": (int, float), "spent": (int, float), "own": (int, float)},
-    "draw": {"seconds": (int, float)},
+    "draw": {},
     "warm": {},
     "finish": {"readings": dict, "notes": list},
     "score": {"readings": dict, "notes": list},
