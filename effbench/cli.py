@@ -24,6 +24,7 @@ def run(
     suite: Annotated[str, typer.Argument(help="Name of a suite, or path of a .toml file.")],
     task: Annotated[list[str] | None, typer.Option(help="Only this task; may be repeated.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="Only this method; may be repeated.")] = None,
+    case: Annotated[list[str] | None, typer.Option(help="Only this case of the tasks; may be repeated.")] = None,
     data: Annotated[list[str] | None, typer.Option(help="Instead of the suite's, as in a suite; may be repeated.")] = None,
     device: Annotated[list[str] | None, typer.Option(help="cpu, cuda or tpu, instead of the suite's.")] = None,
     size: Annotated[str | None, typer.Option(help="smoke, quick or full, instead of the suite's.")] = None,
@@ -44,7 +45,7 @@ def run(
     """Run a benchmark suite. The same command resumes a run that was stopped.
 
     Examples:  effbench run quick    effbench run quick --task vector-search --plan    effbench run smoke --device cuda --within 500
-    effbench run search --data "file(path='glove-100-angular.hdf5')"
+    effbench run search --data "file(path='glove-100-angular.hdf5')"    effbench run attention-gpu --case n-65536 --within 200
 
     Exit codes: 0 measured; 1 some trials failed, or nothing was measured; 2 a mistake in the command or the suite; 3 stopped early.
     """
@@ -52,7 +53,7 @@ def run(
 
     options = command.Options(
         suite, tuple(task or ()), tuple(method or ()), tuple(device or ()), size, parse_seeds(seeds), timeout, memory, fresh, out, within,
-        bare, offline, quiet or as_json, tuple(data or ()),
+        bare, offline, quiet or as_json, tuple(data or ()), tuple(case or ()),
     )  # fmt: skip
     if within is not None:
         import time

@@ -84,20 +84,24 @@ def _methods(run: RunSpec, registry: Registry, where: str) -> list[str]:
     return list(names)
 
 
-def make(suite: Suite, registry: Registry, *, tasks=(), methods=(), data=(), tuned=None) -> Plan:
-    """Expand a suite, with `data` instead of that of its runs where it is not empty.
+def make(suite: Suite, registry: Registry, *, tasks=(), methods=(), data=(), only=(), tuned=None) -> Plan:
+    """Expand a suite, with `data` instead of that of its runs where it is not empty, and of its cases `only` some.
 
     `tuned(task, method, data, budget) -> (params, tuning dict) | None` gives committed settings.
     """
     groups: list[Group] = []
     needs: dict[str, None] = {}
     notes: list[str] = []
+    known: dict[str, None] = {}  # cases that the selected runs have
     for run in select(suite, registry, tasks=tasks, methods=methods):
         where = f"{suite.where}: run of '{run.task}'"
         task = registry.task(run.task, where)
         chosen = _methods(run, registry, where)
         _check_settings(run, registry, task, suite.where)
         cases = _cases(run, task, suite.size, where)
+        known.update(dict.fromkeys(cases))
+        if only and not (cases := tuple(case for case in cases if case in only)):
+            continue
         for text in data or run.data or (task.data[0].name,):
             found = suites.parse_data(text, task.data, "--data" if data else f"{where}: data")
             needs.update(dict.fromkeys(found.needs))
@@ -107,6 +111,9 @@ def make(suite: Suite, registry: Registry, *, tasks=(), methods=(), data=(), tun
                         group = _group(suite, run, registry, task, chosen, found, device, seed, budget, cases, tuned, notes)
                         if group.trials or group.skipped:
                             groups.append(group)
+    for name in only:
+        if name not in known:
+            raise SuiteError(f"suite '{suite.name}' has no case '{name}' there", where="--case", remedy=suggest(name, known))
     if not any(group.trials or group.skipped for group in groups):
         raise SuiteError("the suite selects no trial", where=suite.where, remedy="Look at methods, devices and seeds.")
     return Plan(suite, registry, groups, tuple(needs), notes)

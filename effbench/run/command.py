@@ -51,6 +51,7 @@ class Options:
     offline: bool = False
     quiet: bool = False
     data: tuple[str, ...] = ()  # instead of the suite's
+    cases: tuple[str, ...] = ()  # of the suite's only these
     started: float | None = None  # `time.monotonic()` from which --within counts; default now
 
 
@@ -90,7 +91,9 @@ def make_plan(options: Options) -> Plan:
                 remedy="Choose cpu, or install a build that sees the device.",
             )
     tuned = Committed(registry, suite.size)
-    return plans.make(suite, registry, tasks=options.tasks, methods=options.methods, data=options.data, tuned=tuned)
+    return plans.make(
+        suite, registry, tasks=options.tasks, methods=options.methods, data=options.data, only=options.cases, tuned=tuned
+    )
 
 
 def absent(device: str) -> str:

@@ -103,6 +103,7 @@ OPTIONS = [
     (["--task", "toy-serch"], ["toy-serch", "--task", "Did you mean 'toy-search'?"]),
     (["--task", "toy-training"], ["toy-training", "--task", "known: toy-search"]),
     (["--method", "toy-exakt"], ["toy-exakt", "--method", "Did you mean 'toy-exact'?"]),
+    (["--case", "bach"], ["bach", "--case", "Did you mean 'batch'?"]),
     (["--size", "smokey"], ["smokey", "--size", "Did you mean 'smoke'?"]),
     (["--device", "cudo"], ["cudo", "--device", "Did you mean 'cuda'?"]),
     (["--device", "tpu"], ["no device 'tpu' here", "--device", "Choose cpu"]),
