@@ -58,6 +58,18 @@ FIELDS: dict[str, tuple[tuple, bool]] = {
     "notes": ((list,), False),
 }
 ENDS = ("low", "high", "min", "p90", "p99", "cpu")
+# How readings are made that are hardly ever made otherwise: left out where a line has no room for it.
+IMPLIED = {
+    "build.device_peak_memory": "allocator peak",
+    "build.time": "wall clock",
+    "serve.device_peak_memory": "allocator peak",
+    "serve.flops.counter": "counter",
+    "serve.flops.dense": "formula",
+    "serve.flops.other": "formula",
+    "serve.flops.useful": "formula",
+    "serve.throughput": "items / latency",
+    "size.bytes": "files written by save",
+}
 READING_FIELDS = {"value", "unit", "low", "high", "n", "how", "reason", "min", "p90", "p99", "cpu"}
 
 
@@ -92,8 +104,11 @@ def identity(record: dict) -> tuple:
 
 
 def dumps(record: dict) -> str:
-    """The record as one line, thinned to the limits: samples, the curve, the reason, digits of intervals, then the rest of these."""
-    record, rounded = dict(record), False
+    """The record as one line, thinned to the limits: samples, the curve, the reason, digits of intervals, then the rest of these.
+
+    No reading is lost. RecordError where all of that is not enough.
+    """
+    record, rungs = dict(record), [_rounded, _implied]
     samples = {name: [float(f"{v:.4g}") for v in values[:MAX_SAMPLES]] for name, values in record.get("samples", {}).items()}
     record["samples"] = samples
     for _ in range(16):
@@ -107,10 +122,11 @@ def dumps(record: dict) -> str:
             record["curve"] = _thinned(record["curve"])
         elif len(record["reason"]) > 300:
             record["reason"] = record["reason"][:297] + "..."
+        elif rungs:
+            shorter = rungs.pop(0)
+            record["readings"] = {name: shorter(name, one) for name, one in record["readings"].items()}
         elif samples:
             record["samples"] = samples = {}
-        elif not rounded:
-            record["readings"], rounded = {name: _rounded(name, one) for name, one in record["readings"].items()}, True
         elif any(len(column) > 4 for column in record.get("curve", {}).values()):
             record["curve"] = _thinned(record["curve"])
         else:
@@ -132,6 +148,10 @@ def _rounded(name: str, one: dict) -> dict:
     ends = {key: _outwards(one[key], key in ("high", "p90", "p99")) for key in ENDS if one.get(key) is not None}
     dropped = ("how",) if name.startswith("quality.") and one.get("how", "").startswith("mean over") else ()
     return {key: ends.get(key, value) for key, value in one.items() if key not in dropped}
+
+
+def _implied(name: str, one: dict) -> dict:
+    return {key: value for key, value in one.items() if key != "how" or value != IMPLIED.get(name)}
 
 
 def _outwards(value: float, up: bool) -> float:

@@ -8,7 +8,7 @@ from ..api.record import reading
 from ..measure import roofline
 
 
-def roof_readings(readings: dict[str, dict], roofs: dict[str, Any] | None, *, dtype: str, key: str = "") -> dict[str, dict]:
+def roof_readings(readings: dict[str, dict], roofs: dict[str, Any] | None, *, dtype: str) -> dict[str, dict]:
     """`serve.roof` and `serve.bytes` of a served setting; {} where this machine has not been calibrated.
 
     The share is executed FLOPs over the median latency over the measured peak of the run's dtype. Work on data that a method narrows
@@ -17,10 +17,10 @@ def roof_readings(readings: dict[str, dict], roofs: dict[str, Any] | None, *, dt
     if not roofs:
         return {}
     moved = readings.get("serve.bytes") or reading(None, "B", reason="its formula has no bytes")
-    return {"serve.bytes": moved, "serve.roof": _roof(readings, moved.get("value"), roofs, dtype or "float32", key)}
+    return {"serve.bytes": moved, "serve.roof": _roof(readings, moved.get("value"), roofs, dtype or "float32")}
 
 
-def _roof(readings: dict[str, dict], moved: float | None, roofs: dict[str, Any], dtype: str, key: str) -> dict:
+def _roof(readings: dict[str, dict], moved: float | None, roofs: dict[str, Any], dtype: str) -> dict:
     latency = readings.get("serve.latency", {})
     flops, seconds = readings.get("serve.flops", {}).get("value"), latency.get("value")
     if not seconds:
@@ -34,7 +34,7 @@ def _roof(readings: dict[str, dict], moved: float | None, roofs: dict[str, Any],
         return reading(None, "1", reason=f"this machine's roof for {dtype} was not measured")
     rate, unit = (roofs["matmul"][dtype], "FLOP/s") if bound == "compute" else (roofs["copy"], "B/s")
     how = f"{bound} bound" if found.bound else f"{bound} roof only"
-    how = f"{how}: {rate:.3g} {unit} {dtype}" + (f", calibration {key}" if key else "")
+    how = f"{how}: {rate:.3g} {unit} {dtype}"
     if found.reason:
         tops = [rate for rate in roofs["matmul"].values() if isinstance(rate, (int, float))]
         narrower = bound == "compute" and flops / seconds <= roofline.IMPOSSIBLE * max(tops)

@@ -234,7 +234,7 @@ class Part:
         readings = {**build["readings"], **timing.readings(answer["readings"]["serve.items"]["value"]), **answer["readings"]}
         readings |= derived.compile_reading(trial.backend, timing.compile, timing.first, readings["serve.latency"]["value"])
         roofs = self.runner.roofs.get(trial.device)
-        readings |= derived.roof_readings(readings, roofs, dtype=trial.dtype, key=self.runner.origin.environment)
+        readings |= derived.roof_readings(readings, roofs, dtype=trial.dtype)
         unstable = timing.unstable() if self.runner.plan.suite.limits.rounds >= SERIOUS else ""
         self.runner.write(
             trial, status="unstable" if unstable else "ok", reason=unstable, case=case, knobs=dict(knobs), readings=readings,
