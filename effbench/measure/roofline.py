@@ -20,12 +20,16 @@ IMPOSSIBLE = 1.10  # a share above this is a wrong formula or a wrong clock, not
 
 @dataclass(frozen=True)
 class Share:
-    """Parts of the roofs that a call reached; None where the roof or the count is unknown. `reason` is set when impossible."""
+    """Parts of the roofs that a call reached; None where the roof or the count is unknown. `reason` is set when impossible.
+
+    `narrower`: it is faster than the roof of its dtype and slower than another's, as a method that narrows its data itself may be.
+    """
 
     compute: float | None
     memory: float | None
     bound: str  # "compute" | "memory" | "" by arithmetic intensity
     reason: str = ""
+    narrower: str = ""
 
 
 def share(
@@ -40,13 +44,18 @@ def share(
     bound = ""
     if compute is not None and memory is not None:
         bound = "compute" if flops / peak >= bytes_moved / copy else "memory"
-    reason = ""
+    reason = narrower = ""
     if compute is not None and compute > IMPOSSIBLE:
-        reason = f"{flops / seconds:.3g} FLOP/s is {compute:.1f} times what this machine reached ({peak:.3g}, {dtype})"
+        above = f"{flops / seconds:.3g} FLOP/s is {compute:.1f} times what this machine reached ({peak:.3g}, {dtype})"
+        tops = [rate for rate in roofs["matmul"].values() if isinstance(rate, (int, float))]
+        if flops / seconds <= IMPOSSIBLE * max(tops):
+            narrower = f"{above}: does it compute in a narrower type?"
+        else:
+            reason = above
     elif memory is not None and memory > IMPOSSIBLE and bytes_moved > COPY_BYTES.get(str(roofs.get("device")), 0):
         # Less data than the copy used may sit in a cache, which is faster than memory by right.
         reason = f"{bytes_moved / seconds:.3g} B/s is {memory:.1f} times what this machine reached ({copy:.3g})"
-    return Share(compute, memory, bound, reason)
+    return Share(compute, memory, bound, reason, narrower)
 
 
 def calibrate(device: str = "cpu", *, threads: int = 1, seconds: float = 0.2) -> dict[str, Any]:

@@ -35,10 +35,10 @@ def _roof(readings: dict[str, dict], moved: float | None, roofs: dict[str, Any],
     rate, unit = (roofs["matmul"][dtype], "FLOP/s") if bound == "compute" else (roofs["copy"], "B/s")
     how = f"{bound} bound" if found.bound else f"{bound} roof only"
     how = f"{how}: {rate:.3g} {unit} {dtype}"
-    if found.reason:
-        tops = [rate for rate in roofs["matmul"].values() if isinstance(rate, (int, float))]
-        narrower = bound == "compute" and flops / seconds <= roofline.IMPOSSIBLE * max(tops)
-        how += "; above it: computes in a narrower type?" if narrower else f"; IMPOSSIBLE: {found.reason}"
+    if found.narrower:
+        how += "; above it: computes in a narrower type?"
+    elif found.reason:
+        how += f"; IMPOSSIBLE: {found.reason}"
     value = shares[bound]
     ends = {name: value * seconds / latency[of] for name, of in (("low", "high"), ("high", "low")) if latency.get(of)}
     return reading(value, "1", how=how, **ends)

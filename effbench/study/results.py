@@ -1,7 +1,8 @@
 """Committed reference records: results/<machine>/<suite>.jsonl, and tuning records in results/tuning/<suite>.jsonl.
 
 Records come here from run folders only, unchanged, and only from a commit that can be looked up. Adding a run twice changes
-nothing; of two records of the same measurement the later one stays.
+nothing; of two records of the same measurement the later one stays, in the file of its suite: two suites of one machine may hold the
+same trial.
 """
 
 from __future__ import annotations
@@ -51,8 +52,15 @@ def add(run: Path, to: Path | None = None) -> list[str]:
     for record in loaded.records:
         name = TUNING if record["role"] == TUNING else machine(record["environment"], loaded.environments[record["environment"]])
         chosen.setdefault(to / name / f"{record['suite']}.jsonl", []).append(record)
-    plans = [(path, *merged(path, records)) for path, records in sorted(chosen.items())]  # all is read before anything is written
+    plans, outdated = [], {}  # all is read before anything is written
+    for path, records in sorted(chosen.items()):
+        later, left = elsewhere(path, records)
+        outdated |= left
+        plans.append((path, *merged(path, later)))
     lines = []
+    for path, records in outdated.items():
+        write(path, "".join(dumps(record) + "\n" for record in records))
+        lines.append(f"{path.parent.name}/{path.name}: gives way to later records of the same trials, {len(records)} records")
     for path, records, new, replaced in plans:
         described = describe(path.parent, {r["environment"]: loaded.environments[r["environment"]] for r in chosen[path]})
         shown = f"{path.parent.name}/{path.name}"
@@ -118,6 +126,20 @@ def merged(path: Path, records: Iterable[dict]) -> tuple[list[dict], int, int]:
             replaced += 1
         held[key] = record
     return sorted(held.values(), key=order), new, replaced
+
+
+def elsewhere(path: Path, records: list[dict]) -> tuple[list[dict], dict[Path, list[dict]]]:
+    """Those of the records that no other suite's file of the machine holds later, and what such files keep that lose some to them."""
+    mine, outdated = {identity(record): record for record in records}, {}
+    for other in sorted(set(path.parent.glob("*.jsonl")) - {path}):
+        held = read(other).records
+        both = {identity(record): record for record in held if identity(record) in mine}
+        gone = {key for key, record in both.items() if (record["time"], dumps(record)) < (mine[key]["time"], dumps(mine[key]))}
+        if gone:
+            outdated[other] = [record for record in held if identity(record) not in gone]
+        for key in both.keys() - gone:
+            del mine[key]
+    return list(mine.values()), outdated
 
 
 def order(record: dict) -> tuple:

@@ -193,11 +193,13 @@ def _plausible(record: dict, environments: dict) -> Check:
             )
         if phase == "serve" and roofs:
             try:
-                reason = share(flops, moved, time, roofs, record.get("dtype") or "float32").reason
+                found = share(flops, moved, time, roofs, record.get("dtype") or "float32")
             except (TypeError, ValueError, AttributeError):
-                reason = ""
-            if reason:
-                yield ERROR, f"{time_name}: {reason}"
+                continue
+            if found.reason:
+                yield ERROR, f"{time_name}: {found.reason}"
+            elif found.narrower:
+                yield WARNING, f"{time_name}: {found.narrower}"
     items, time, rate = _value(record, "serve.items"), _value(record, "serve.latency"), _value(record, "serve.throughput")
     if items and time and rate and not 0.9 < rate * time / items < 1.1:
         yield ERROR, f"serve.throughput {rate:.4g} is not serve.items over serve.latency ({items / time:.4g})"

@@ -48,6 +48,23 @@ def test_the_later_record_of_a_measurement_wins(tmp_path, made):
     assert dumps(later) in (to / "intel-xeon-2c-abcdef" / "quick.jsonl").read_text()
 
 
+def test_a_trial_of_two_suites_stands_once(tmp_path, made):
+    """The later record wins over suites too: a trial is the same, whatever suite asked for it."""
+    to, place = tmp_path / "results", tmp_path / "results" / "intel-xeon-2c-abcdef"
+    again = [{**r, "suite": "reference", "time": "2030-01-01T00:00:00Z"} for r in made[:4]]
+    results.add(run(tmp_path / "quick", made), to)
+    said = results.add(run(tmp_path / "reference", again), to)
+    assert said == [
+        "intel-xeon-2c-abcdef/quick.jsonl: gives way to later records of the same trials, 26 records",
+        "intel-xeon-2c-abcdef/reference.jsonl: 4 new, 0 replaced, 4 records",
+    ]
+    assert len((place / "quick.jsonl").read_text().splitlines()) == 26
+    assert results.add(tmp_path / "quick", to) == ["intel-xeon-2c-abcdef/quick.jsonl: nothing new, 26 records"], (
+        "older ones stay away"
+    )
+    assert results.add(tmp_path / "reference", to) == ["intel-xeon-2c-abcdef/reference.jsonl: nothing new, 4 records"]
+
+
 def test_of_two_calibrations_the_higher_roofs_stay(tmp_path, made):
     """A machine of the same description that reached more: its numbers are not impossible."""
     to, place = tmp_path / "results", "intel-xeon-2c-abcdef"
