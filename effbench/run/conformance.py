@@ -242,7 +242,7 @@ def open_live(inspector: Inspector, trial: Trial) -> Live | None:
     except Lost as lost:
         inspector.fail(trial, lost.status, lost.reason)
         return None
-    return Live(trial, child, answer)
+    return Live(trial, child, answer, trial.settings())
 
 
 def write_build(inspector: Inspector, live: Live) -> None:

@@ -44,8 +44,10 @@ class Live:
     trial: Trial
     child: Child
     build: dict
+    settings: list[tuple]  # (case, knobs) that this worker is to measure
     timings: dict[tuple, Timing] = field(default_factory=dict)
     failed: dict[tuple, tuple[str, str]] = field(default_factory=dict)
+    left: set[tuple] = field(default_factory=set)  # settings for a second worker, since this one ended in another
 
 
 @dataclass
@@ -65,7 +67,7 @@ class Part:
         rng = random.Random(f"{self.group.seed}-{self.group.task.name}-{self.group.data}")
         extra = limits.rounds // 2 if limits.rounds >= SERIOUS else 0
         for number in range(limits.rounds + extra):
-            open_cases = list(dict.fromkeys(case for item in self.live for case, _ in item.trial.settings()))
+            open_cases = list(dict.fromkeys(case for item in self.live for case, _ in item.settings))
             rng.shuffle(open_cases)
             visited = False
             for case in open_cases:
@@ -94,10 +96,10 @@ class Part:
             try:
                 item.child.ask("draw", case=case, cores=self.runner.cores)
             except Lost as lost:
-                self.lost(item, [setting for setting in item.trial.settings() if setting[0] == case], lost)
+                self.lost(item, [setting for setting in item.settings if setting[0] == case], lost)
             yield from ()
 
-        asked = [item for item in self.live if item.child.alive and any(own == case for own, _ in item.trial.settings())]
+        asked = [item for item in self.live if item.child.alive and any(own == case for own, _ in item.settings)]
         self.abreast(asked, job)
         self.drawn[case] = self.runner.clock() - start
 
@@ -115,7 +117,9 @@ class Part:
 
     def short(self) -> bool:
         """Whether the time left is needed for scores. OutOfTime where too little has been measured for any."""
-        settings = [(item, setting) for item in self.live for setting in item.trial.settings() if setting not in item.failed]
+        settings = [
+            (item, setting) for item in self.live for setting in item.settings if setting not in item.failed.keys() | item.left
+        ]
         each = max(self.runner.scored[-3:], default=SCORE)
         try:
             # Scoring draws the inputs again and computes the truth from them.
@@ -129,7 +133,7 @@ class Part:
 
     def turns(self, case: str) -> Iterator[tuple[Live, tuple]]:
         for item in self.live:
-            for setting in item.trial.settings():
+            for setting in item.settings:
                 if setting[0] == case and setting not in item.failed and item.child.alive:
                     yield item, setting
 
@@ -162,9 +166,14 @@ class Part:
         return True
 
     def lost(self, item: Live, settings: list[tuple], lost: Lost) -> None:
-        """A failed call ends its own settings; a lost worker ends all that are left of its trial."""
+        """A failed call ends its own settings. A lost worker ends the other settings of its trial too, unless it has measured some of
+        them: what does not end a worker is then left to a second one."""
         if not isinstance(lost, Refused):
-            settings = item.trial.settings()
+            others = [setting for setting in item.settings if setting not in settings and setting not in item.failed]
+            if any(setting in item.timings for setting in others) and item.trial.key not in self.runner.second:
+                item.left.update(others)
+            else:
+                settings = item.settings
         for setting in settings:
             item.failed.setdefault(setting, (lost.status, lost.reason))
 
@@ -172,12 +181,12 @@ class Part:
         """Ratios to the baseline's first knob setting, turn by turn, in the round just made."""
         if self.lead is None:
             return
-        base = next((setting for setting in self.lead.trial.settings() if setting[0] == case), None)
+        base = next((setting for setting in self.lead.settings if setting[0] == case), None)
         if (id(self.lead), base) not in done:
             return
         reference = self.lead.timings[base].visits[-1]
         for item in self.live:
-            for setting in item.trial.settings():
+            for setting in item.settings:
                 if setting[0] == case and (id(item), setting) in done:
                     item.timings[setting].compare(reference)
 
@@ -193,9 +202,10 @@ class Part:
                 try:
                     item.child.ask("warm", cores=self.runner.cores)
                 except Lost as lost:
-                    self.lost(item, item.trial.settings(), lost)
-            for setting in sorted(item.trial.settings(), key=lambda setting: self.drawn.get(setting[0], 0.0)):
-                if self.runner._identity(item.trial, setting[0], dict(setting[1])) not in self.runner.journal.done:
+                    self.lost(item, item.settings, lost)
+            for setting in sorted(item.settings, key=lambda setting: self.drawn.get(setting[0], 0.0)):
+                recorded = self.runner._identity(item.trial, setting[0], dict(setting[1])) in self.runner.journal.done
+                if not recorded and setting not in item.left:
                     yield item, setting, self.scores(item, setting, device)
 
         def use(found: tuple) -> None:

@@ -46,6 +46,7 @@ class Runner:
     clock: Callable[[], float] = time.monotonic
     scored: list[float] = field(default_factory=list)  # s that finishing a setting took, by part of a group
     cores: list[int] = field(default_factory=usable_cores)
+    second: set[str] = field(default_factory=set)  # keys of trials that have had a second worker
 
     def run(self) -> None:
         for group in self.plan.groups:
@@ -130,6 +131,11 @@ class Runner:
             for part in parts:
                 self.check_time()
                 lead = self.run_part(group, baseline, lead, part, last=part is parts[-1])
+                # A worker that died in one setting had measured others: they are measured again without it.
+                again = [trial for trial in part if not self.done(trial)]
+                if again or not self.done(baseline):
+                    self.second |= {trial.key for trial in (baseline, *again)}
+                    lead = self.run_part(group, baseline, lead, again, last=part is parts[-1])
         finally:
             if lead is not None:
                 lead.child.end()
@@ -219,7 +225,7 @@ class Runner:
         live: list[Live] = []
         try:
             if lead is None:
-                lead = self.open_live(baseline)
+                lead = self.open_live(baseline, again=True)
             else:
                 lead.timings.clear()
             if lead is not None:
@@ -243,15 +249,24 @@ class Runner:
                     shutil.rmtree(self.journal.folder / "artifacts" / item.trial.key, ignore_errors=True)
         return lead if lead is not None and lead.child.alive else None
 
-    def open_live(self, trial: Trial) -> Live | None:
+    def open_live(self, trial: Trial, *, again: bool = False) -> Live | None:
+        """A worker for what has no record yet; `again`: and for what was measured, as a baseline for others. None where it could not
+        be opened, or there is nothing that it could measure."""
         child = None
+        records = {
+            setting: self.journal.done.get(self._identity(trial, setting[0], dict(setting[1]))) for setting in trial.settings()
+        }
+        settings = [setting for setting, found in records.items() if not found or (again and found["status"] in ("ok", "unstable"))]
+        if not settings:
+            return None
         try:
             child, answer = self.built(trial)
             child.ask("open_serve")
         except Lost as lost:
             child = child or getattr(lost, "child", None)
-            self.fail(trial, lost.status, lost.reason, child)
+            if missing := [setting for setting in settings if not records[setting]]:
+                self.fail(trial, lost.status, lost.reason, child, settings=missing)
             if child is not None:
                 child.end()
             return None
-        return Live(trial, child, answer)
+        return Live(trial, child, answer, settings)

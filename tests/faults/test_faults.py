@@ -22,6 +22,7 @@ SERVING = [
     ("segfault", "crash", "SIGSEGV"),
     ("segfault-in-serve", "crash", "SIGSEGV"),
     ("exits", "crash", "exit code 0"),
+    ("dies-in-one-case", "ok", ""),  # which is not this one: see below
     ("exits-politely", "error", "SystemExit"),
     ("aborts", "crash", "SIGABRT"),
     ("kills-itself", "crash", "SIGKILL"),
@@ -213,3 +214,23 @@ def test_what_was_saved_but_cannot_be_loaded_is_built_again(tmp_path, monkeypatc
     assert {record["status"] for record in found.values()} == {"ok"}
     assert any("no file" in note for note in found["raises-in-load"]["notes"])
     assert "notes" not in found["also-honest"]
+
+
+def test_a_worker_that_dies_in_one_case_loses_that_case_only(tmp_path, monkeypatch):
+    """What it had measured of the other case is measured anew, by a second worker beside the baseline."""
+    monkeypatch.setenv("EFFBENCH_IMPLEMENTATIONS", str(HERE / "hostile"))
+    monkeypatch.setenv("EFFBENCH_DATA", str(tmp_path / "data"))
+    suite = tmp_path / "full.toml"
+    text = (HERE / "hostile.toml").read_text().replace("smoke", "full")
+    text = text.replace('methods = ["*"]', 'methods = ["honest", "dies-in-one-case"]')
+    suite.write_text(text)
+    options = Options(str(suite), tasks=("largest",), out=tmp_path / "run", quiet=True)
+    assert run(options).code == 1
+    lines = [json.loads(line) for line in (options.out / "records.jsonl").read_text().splitlines()]
+    found = {(record["method"], record["case"]): record for record in lines}
+    assert len(lines) == len(found) == 4
+    dead = found.pop(("dies-in-one-case", "dozen"))
+    assert (dead["status"], "exit code 5" in dead["reason"]) == ("crash", True), dead["reason"]
+    assert {record["status"] for record in found.values()} == {"ok"}
+    alive = found["dies-in-one-case", "batch"]["readings"]
+    assert alive["quality.recall"]["value"] == 1 and alive["serve.latency.ratio"]["n"] == 3

@@ -34,13 +34,15 @@ def part_of(fails=None, count=4, cores=4):
     """(Part of `count` methods with two cases each, log of what the workers were asked, what was recorded)."""
     log, recorded = [], []
     trials = [
-        SimpleNamespace(method=f"m{i}", threads=1, settings=lambda: [("short", ()), ("long", ())], cases=("short", "long"))
+        SimpleNamespace(
+            method=f"m{i}", key=f"key-{i}", threads=1, settings=lambda: [("short", ()), ("long", ())], cases=("short", "long")
+        )
         for i in range(count)
     ]
-    live = [Live(trial, FakeChild(log, trial.method, (fails or {}).get(trial.method)), {}) for trial in trials]
+    live = [Live(trial, FakeChild(log, trial.method, (fails or {}).get(trial.method)), {}, trial.settings()) for trial in trials]
     limits = SimpleNamespace(energy=0.0)
     runner = SimpleNamespace(
-        clock=time.monotonic, cores=list(range(cores)), scored=[], progress=SimpleNamespace(phase=lambda trial, text: None),
+        clock=time.monotonic, cores=list(range(cores)), scored=[], second=set(), progress=SimpleNamespace(phase=lambda trial, text: None),
         plan=SimpleNamespace(suite=SimpleNamespace(limits=limits)), journal=SimpleNamespace(done={}),
         _identity=lambda trial, case, knobs: (trial.method, case),
     )  # fmt: skip
@@ -86,6 +88,23 @@ def test_what_fails_while_inputs_are_drawn_ends_its_case_or_its_trial_alone(fail
     part.finish()
     failed = [method for method, _, answer in recorded if answer is None]
     assert failed == ["m2"] * ended
+
+
+def test_a_worker_that_dies_leaves_to_a_second_one_what_it_had_measured():
+    part, _log, recorded = part_of({"m2": {"score": Lost("timeout", "deadline")}})
+    one, two = part.live[1], part.live[2]
+    for item in (one, two):
+        item.timings["short", ()] = object()
+    part.drawn["short"] = 1.0  # so that "long" is scored first, and ends the worker
+    part.finish()
+    assert [(case, answer) for method, case, answer in recorded if method == "m2"] == [("long", None)]
+    assert two.failed == {("long", ()): ("timeout", "deadline")} and two.left == {("short", ())} and not one.left
+
+    part, _log, recorded = part_of({"m2": {"score": Lost("timeout", "deadline")}})
+    part.live[2].timings["short", ()] = object()
+    part.runner.second.add("key-2")  # there is no third
+    part.finish()
+    assert sorted(case for method, case, answer in recorded if method == "m2" and answer is None) == ["long", "short"]
 
 
 def test_a_score_that_fails_costs_its_own_setting():

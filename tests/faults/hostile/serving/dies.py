@@ -55,3 +55,16 @@ class KillsItsGroup(Answers):
 
     def answer(self, queries):
         os.killpg(0, signal.SIGTERM)
+
+
+class DiesInOneCase(Answers):
+    """Of 12 queries, once it has been asked 16."""
+
+    name = "dies-in-one-case"
+    armed = False
+
+    def answer(self, queries):
+        self.armed |= len(queries) == 16
+        if self.armed and len(queries) == 12:
+            os._exit(5)
+        return super().answer(queries)

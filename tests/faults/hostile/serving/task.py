@@ -33,7 +33,7 @@ class Largest(Task):
     name = "largest"
     interface = Answers
     data = (Data("rows", {"n": 60, "d": 4}),)
-    cases = (Case("batch", {"size": 16}),)
+    cases = (Case("batch", {"size": 16}), Case("dozen", {"size": 12}, ("full",)))
     metrics = {"recall": Metric("1", "higher", "query"), "dot": Metric("1", "higher", "query")}
     baselines = ("honest",)
 
