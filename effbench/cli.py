@@ -208,18 +208,20 @@ def profile(
     knob: Annotated[list[str] | None, typer.Option(help="name=value; may be repeated.")] = None,
     param: Annotated[list[str] | None, typer.Option(help="name=value; may be repeated.")] = None,
     budget: Annotated[str, typer.Option(help="For tasks that train: steps=100.")] = "",
+    dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
     out: Annotated[Path | None, typer.Option(help="Folder for the trace; default profiles/TASK-METHOD-CASE.")] = None,
     as_json: Json = False,
 ) -> None:
     """Say where the time of a method's call goes: an operator table, and the framework's own trace file.
 
     Examples:  effbench profile naive --task attention-forward    effbench profile ivf --knob leaves=16 --size smoke --json
+    effbench profile favor+ --task attention-forward --device cuda --dtype bfloat16 --size full --case n-4096
     """
     from .commands import profile as profiles
     from .publish import operators
 
     options = profiles.Options(
-        method, task, case, data, size, device, threads, 0, tuple(knob or ()), tuple(param or ()), budget, out
+        method, task, case, data, size, device, threads, 0, tuple(knob or ()), tuple(param or ()), budget, out, dtype
     )  # fmt: skip
     found = profiles.profile(options)
     typer.echo(json.dumps(found, indent=1) if as_json else operators.text(found))

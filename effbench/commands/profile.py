@@ -41,6 +41,7 @@ class Options:
     params: tuple[str, ...] = ()
     budget: str = ""  # as steps=100, for tasks that train
     out: Path | None = None
+    dtype: str = "float32"
 
 
 def settings(pairs: tuple[str, ...], where: str) -> dict[str, Any]:
@@ -81,6 +82,7 @@ def plan_of(options: Options, registry: Registry) -> tuple[plans.Plan, Trial]:
         "seeds": [options.seed],
         "devices": [options.device],
         "threads": options.threads,
+        "dtype": options.dtype,
     }
     text = toml(head) + "\n[[run]]\n" + toml(run)
     for kind, pairs in (("params", options.params), ("knobs", options.knobs)):
@@ -107,6 +109,7 @@ def profile(options: Options) -> dict[str, Any]:
     registry = Registry.read()
     suites.one_of(options.size, suites.SIZES, "size", "--size")
     suites.one_of(options.device, suites.DEVICES, "device", "--device")
+    suites.one_of(options.dtype, suites.DTYPES, "dtype", "--dtype")
     if reason := command.absent(options.device):
         raise RunError(f"no device '{options.device}' here: {reason}", where="--device", remedy="Choose cpu.")
     plan, trial = plan_of(options, registry)
@@ -148,16 +151,30 @@ def profile(options: Options) -> dict[str, Any]:
 
 
 def shares(answer: dict, roofs: dict | None, dtype: str) -> dict[str, Any]:
-    """Rows with share of the profiled time, FLOP/s and share of the roof; and what the counter saw that has no row of its own."""
+    """Rows with share of the profiled time, FLOP/s, and share of the roof that bounds them ("compute" or "memory", the latter above 1 where
+    a cache gives the bytes); and what the counter saw that has no row of its own."""
     peak = ((roofs or {}).get("matmul") or {}).get(dtype)
     total = sum(row["seconds"] for row in answer["rows"])
     rows = []
     for row in answer["rows"]:
         rate = row["flops"] / row["seconds"] if row["flops"] and row["seconds"] > 0 else None
         share = row["seconds"] / total if total else None
-        rows.append({**row, "share": share, "rate": rate, "roof": rate / peak if rate and peak else None})
+        rows.append(
+            {**row, "share": share, "rate": rate, **of_the_roof(row["flops"], row.get("bytes"), row["seconds"], roofs, dtype)}
+        )
     whole = answer["flops"] / answer["wall"] if answer["flops"] and answer["wall"] > 0 else None
+    moved = sum(row["bytes"] for row in rows if row.get("bytes")) or None
     return {
-        "rows": rows, "flops": answer["flops"], "rate": whole, "roof": whole / peak if whole and peak else None, "peak": peak,
+        "rows": rows, "flops": answer["flops"], "bytes": moved, "rate": whole, "peak": peak,
+        **of_the_roof(answer["flops"], moved, answer["wall"], roofs, dtype),
         "elsewhere": answer["elsewhere"], "uncounted": answer["uncounted"],
     }  # fmt: skip
+
+
+def of_the_roof(flops: float | None, moved: float | None, seconds: float, roofs: dict | None, dtype: str) -> dict[str, Any]:
+    """{"roof": the share of the roof that bounds this work, "bound": which one it is}; None and "" where nothing is known."""
+    if not roofs or not seconds > 0:
+        return {"roof": None, "bound": ""}
+    found = roofline.share(flops or None, moved, seconds, roofs, dtype)
+    bound = found.bound or ("compute" if found.compute is not None else "memory" if found.memory is not None else "")
+    return {"roof": {"compute": found.compute, "memory": found.memory, "": None}[bound], "bound": bound}

@@ -11,11 +11,14 @@ def text(found: dict[str, Any], *, limit: int = 25) -> str:
     def part(value: float | None) -> str:
         return fmt.MISSING if value is None else f"{value:.1%}"
 
-    head = ("operation", "calls", "time", "share", "FLOPs", "FLOP/s", "of the roof")
+    def roof(row: dict[str, Any]) -> str:
+        return f"{part(row['roof'])} {row['bound']}".strip()  # of memory, above 100 % where a cache gives the bytes
+
+    head = ("operation", "calls", "time", "share", "FLOPs", "bytes", "FLOP/s", "of the roof")
     lines = [
         (
             fmt.clean(row["name"], 60), f"{row['calls']:.3g}", fmt.number(row["seconds"], "s"), part(row["share"]),
-            fmt.number(row["flops"], "FLOP"), fmt.number(row["rate"], "FLOP/s"), part(row["roof"]),
+            fmt.number(row["flops"], "FLOP"), fmt.number(row["bytes"], "B"), fmt.number(row["rate"], "FLOP/s"), roof(row),
         )
         for row in found["rows"][:limit]
     ]  # fmt: skip
@@ -32,7 +35,8 @@ def text(found: dict[str, Any], *, limit: int = 25) -> str:
     tail = [f"{rest} further rows in --json"] if rest > 0 else []
     tail.append(
         f"a call: {fmt.number(found['wall'], 's')} ({fmt.number(found['profiled'], 's')} under the profiler, {found['calls']} calls), "
-        f"{fmt.number(found['flops'], 'FLOP')}, {fmt.number(found['rate'], 'FLOP/s')}, {part(found['roof'])} of the roof"
+        f"{fmt.number(found['flops'], 'FLOP')}, {fmt.number(found['bytes'], 'B')}, {fmt.number(found['rate'], 'FLOP/s')}, "
+        f"{roof(found)} of the roof"
     )
     tail.append(f"{found['note']}")
     if found["elsewhere"]:

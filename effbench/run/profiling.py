@@ -1,13 +1,13 @@
 """The worker's side of `effbench profile`: one warmed-up call of a built method under its framework's own profiler.
 
-Rows are {"name", "calls", "seconds", "flops"} per call of the method: self time (what an operation called is its own row), on the
-device where there is one. `flops` is None where no counter looks into the operation.
+Rows are {"name", "calls", "seconds", "flops", "bytes"} per call of the method: self time (what an operation called is its own row), on
+the device where there is one. `flops` and `bytes` are None where no counter looks into the operation.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,10 @@ def profile(call: Callable, batches: list, backend: str, device: str, out: Path,
     rows, path, note, spent = trace(work, out, device, calls)
     counted = _counted(call, batches[0], backend)
     by_op = {name.replace(".", "::"): value for name, value in (counted.by_op if counted else {}).items()}
+    moved = _moved(call, batches[0], backend)
     for row in rows:
         row["flops"] = by_op.pop(row["name"], None) or by_op.pop(CALLED.get(row["name"], ""), None)
+        row["bytes"] = moved.get(row["name"]) or moved.get(CALLED.get(row["name"], ""))
     return {
         "rows": sorted(rows, key=lambda row: -row["seconds"])[:ROWS], "wall": wall, "profiled": spent, "calls": calls, "trace": str(path),
         "flops": counted.executed if counted else None, "uncounted": list(counted.uncounted[:20]) if counted else [],
@@ -63,6 +65,17 @@ def _counted(call: Callable, batch: Any, backend: str) -> Any:
         return None  # the call itself ran before: only the counter failed, and the table says that nothing is known
 
 
+def _moved(call: Callable, batch: Any, backend: str) -> dict[str, float]:
+    if backend != "torch":
+        return {}
+    from ..measure.traffic import moved
+
+    try:
+        return moved(call, batch)
+    except Exception:
+        return {}
+
+
 def _torch(work: Callable, out: Path, device: str, calls: int) -> tuple[list[dict], Path, str, float]:
     import torch
     from torch.profiler import ProfilerActivity
@@ -74,14 +87,33 @@ def _torch(work: Callable, out: Path, device: str, calls: int) -> tuple[list[dic
         spent = (time.perf_counter() - start) / calls
     path = out / "trace.json"
     prof.export_chrome_trace(str(path))
-    rows = []
+    rows = [
+        {"name": name, "calls": count / calls, "seconds": microseconds / 1e6 / calls}
+        for name, (count, microseconds) in launched_by_none(prof.events()).items()
+    ]
     for event in prof.key_averages():
         if "CUDA" in str(event.device_type):
-            continue  # a kernel: its time is already in the row of the operation that launched it
+            continue  # a kernel: its time is in the row of the operation that launched it, or among those above
         microseconds = event.self_device_time_total if device == "cuda" else event.self_cpu_time_total
         if microseconds > 0 and not event.key.startswith(NOT_WORK):
             rows.append({"name": event.key, "calls": event.count / calls, "seconds": microseconds / 1e6 / calls})
     return rows, path, "torch.profiler, self time" + (" on the device" if device == "cuda" else ""), spent
+
+
+def launched_by_none(events: Iterable) -> dict[str, tuple[int, float]]:
+    """{kernel: (launches, us)} of device kernels that no operation of the framework launched, as Triton's."""
+    left: dict[str, list[float]] = {}
+    for event in events:
+        if "CUDA" in str(event.device_type):
+            entry = left.setdefault(event.name, [0, 0.0])
+            entry[0] += 1
+            entry[1] += event.time_range.elapsed_us()
+        else:
+            for kernel in event.kernels:
+                entry = left.setdefault(kernel.name, [0, 0.0])
+                entry[0] -= 1
+                entry[1] -= kernel.duration
+    return {name: (n, spent) for name, (n, spent) in left.items() if n > 0 and spent > 0 and not name.startswith(NOT_WORK)}
 
 
 def _jax(work: Callable, out: Path, device: str, calls: int) -> tuple[list[dict], Path, str, float]:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -34,6 +35,8 @@ def test_naive_attention_spends_its_flops_in_two_products(cache):
     products = next(row for row in found["rows"] if row["name"] == "aten::bmm")
     assert products["calls"] == 2
     assert products["flops"] == found["flops"] == 4 * 8 * 64 * 128**2
+    assert products["bytes"] == 2 * 4 * 8 * (128 * 64 + 64 * 128 + 128 * 128)
+    assert found["bytes"] >= products["bytes"]
     assert products["rate"] == pytest.approx(products["flops"] / products["seconds"])
     assert sum(row["share"] for row in found["rows"]) == pytest.approx(1)
     assert sum(row["seconds"] for row in found["rows"]) <= found["profiled"] * 1.5
@@ -62,6 +65,30 @@ def test_shares_of_the_roof_follow_from_the_calibration():
     assert [row["roof"] for row in found["rows"]] == [0.5, None]
     assert found["roof"] == 0.25
     assert profile.shares(answer, None, "float32")["roof"] is None
+
+
+def test_what_moves_more_than_it_computes_is_held_against_the_copy():
+    rows = [{"name": "a", "calls": 1, "seconds": 0.5, "flops": 50.0, "bytes": 4.0}]
+    answer = {"rows": rows, "flops": 50.0, "wall": 1.0, "elsewhere": {}, "uncounted": []}
+    found = profile.shares(answer, {"matmul": {"float32": 200.0}, "copy": 10.0}, "float32")
+    (row,) = found["rows"]
+    assert (row["roof"], row["bound"]) == (0.8, "memory")  # 4 B of 10 B/s in half a second, 50 FLOP of 200 FLOP/s would be 0.5
+    assert (found["bytes"], found["roof"], found["bound"]) == (4.0, 0.4, "memory")
+
+
+def test_kernels_that_no_operation_launched_have_rows_of_their_own():
+    def event(name, device, microseconds=0.0, kernels=()):
+        span = SimpleNamespace(elapsed_us=lambda: microseconds)
+        return SimpleNamespace(name=name, device_type=f"DeviceType.{device}", time_range=span, kernels=kernels)
+
+    events = [
+        event("aten::mm", "CPU", kernels=[SimpleNamespace(name="gemm", duration=5.0)]),
+        event("gemm", "CUDA", 5.0),
+        event("_fused", "CUDA", 3.0),
+        event("_fused", "CUDA", 4.0),
+        event("cudaDeviceSynchronize", "CUDA", 9.0),
+    ]
+    assert profiling.launched_by_none(events) == {"_fused": (2, 7.0)}
 
 
 @pytest.mark.parametrize(
