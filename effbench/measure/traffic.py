@@ -11,16 +11,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-UNREAD = {
-    "copy_",
-    "fill_",
-    "zero_",
-    "normal_",
-    "uniform_",
-    "random_",
-    "exponential_",
-    "bernoulli_",
-}  # overwrite their first argument
+# They overwrite their first argument.
+UNREAD = {"copy_", "fill_", "zero_", "normal_", "uniform_", "random_", "exponential_", "bernoulli_"}
 INDEXED = {"index", "index_select", "gather", "embedding", "take"}
 
 

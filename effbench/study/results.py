@@ -59,7 +59,10 @@ def add(run: Path, to: Path | None = None) -> list[str]:
         plans.append((path, *merged(path, later)))
     lines = []
     for path, records in outdated.items():
-        write(path, "".join(dumps(record) + "\n" for record in records))
+        if records:
+            write(path, "".join(dumps(record) + "\n" for record in records))
+        else:
+            path.unlink()
         lines.append(f"{path.parent.name}/{path.name}: gives way to later records of the same trials, {len(records)} records")
     for path, records, new, replaced in plans:
         described = describe(path.parent, {r["environment"]: loaded.environments[r["environment"]] for r in chosen[path]})
@@ -129,7 +132,8 @@ def merged(path: Path, records: Iterable[dict]) -> tuple[list[dict], int, int]:
 
 
 def elsewhere(path: Path, records: list[dict]) -> tuple[list[dict], dict[Path, list[dict]]]:
-    """Those of the records that no other suite's file of the machine holds later, and what such files keep that lose some to them."""
+    """The records that are no older than those of the same trials in other suites' files; and {file: what it keeps} of those files that
+    lose records to them."""
     mine, outdated = {identity(record): record for record in records}, {}
     for other in sorted(set(path.parent.glob("*.jsonl")) - {path}):
         held = read(other).records
