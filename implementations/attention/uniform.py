@@ -10,10 +10,10 @@ import torch
 
 from effbench import Flops
 
-from .task import Attention
+from .differentiable import DifferentiableAttention, backward
 
 
-class Uniform(Attention):
+class Uniform(DifferentiableAttention):
     name = "uniform"
     backend = "torch"
     deterministic = True
@@ -26,9 +26,13 @@ class Uniform(Attention):
         return (v.cumsum(-2, dtype=torch.float32) / seen[:, None]).to(v.dtype)
 
     def flops(self, phase, case, tally):
-        """executed: no product at all; other: an addition a value, and a division where the mean is a running one."""
+        """executed: no product at all; other: an addition a value, and a division where the mean is a running one; backward, which only
+        reaches the values, the same again."""
         if phase == "build":
             return Flops(0.0)
         n, heads = case["length"], self.batch * self.heads
         values = heads * n * self.head_dim
-        return Flops(0.0, useful=0.0, dense=4.0 * values * n, other=(2.0 if self.causal else 1.0) * values)
+        other = (2.0 if self.causal else 1.0) * values
+        if backward(case):
+            return Flops(0.0, useful=0.0, dense=12.0 * values * n, other=2.0 * other)
+        return Flops(0.0, useful=0.0, dense=4.0 * values * n, other=other)

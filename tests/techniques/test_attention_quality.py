@@ -13,6 +13,7 @@ from effbench_implementations.attention.quality_arms import (
     TrainedToeplitzLinear,
     TrainedTreeformerTc,
     TrainedTreeformerTf,
+    TrainedUniform,
 )
 
 from effbench import Budget, Data, Run
@@ -22,7 +23,7 @@ from effbench.plan.origins import own_origin
 from effbench.plan.registry import Registry
 from effbench.run.exercise import exercise
 
-ARMS = [TrainedSdpa, TrainedFavorPlus, TrainedTreeformerTf, TrainedTreeformerTc, TrainedToeplitzLinear]
+ARMS = [TrainedSdpa, TrainedFavorPlus, TrainedTreeformerTf, TrainedTreeformerTc, TrainedToeplitzLinear, TrainedUniform]
 TEXT = "next-bytes(d=16, heads=2, length=32, batch=4)"
 PAIRS = "retrieval(d=16, heads=2, length=16, batch=4, keys=8, values=4)"
 NONE = np.zeros(0, np.uint8)

@@ -12,6 +12,7 @@ from effbench_implementations.attention.task import Given
 from effbench_implementations.attention.toeplitz import ToeplitzLinear
 from effbench_implementations.attention.training import AttentionTraining
 from effbench_implementations.attention.treeformer import TreeformerTc, TreeformerTf
+from effbench_implementations.attention.uniform import Uniform
 
 from effbench import Case, Data, Run, Wrong
 from effbench.backends import get
@@ -31,6 +32,7 @@ ARMS = {
     "treeformer-tf": (TreeformerTf, {"height": 2, "block": 16}),
     "treeformer-tc": (TreeformerTc, {"height": 2}),
     "toeplitz-linear": (ToeplitzLinear, {"features": 4}),
+    "uniform": (Uniform, {}),
 }
 
 
@@ -78,8 +80,10 @@ def test_every_arm_runs(arm, causal):
         cosines = [readings[f"quality.cosine-{part}"]["value"] for part in "qkv"]
         if cls.exact:
             assert readings["quality.relative-error"]["value"] < 5e-6 and min(cosines) > 1 - 1e-9
-        elif cls is TreeformerTc:
-            assert cosines[:2] == [0.0, 0.0] and cosines[2] > 0.3  # leaves are chosen, and a choice has no gradient
+        elif cls in (TreeformerTc, Uniform):
+            assert (
+                cosines[:2] == [0.0, 0.0] and cosines[2] > 0.3
+            )  # leaves are chosen, and a choice has no gradient; no scores at all
         else:
             assert min(cosines) > 0.05
 
@@ -212,7 +216,7 @@ def test_one_method_serves_both_tasks_and_the_exact_arms_are_there():
     found = Registry.read([own_origin()])
     assert not [problem for problem in found.problems if "attention" in problem]
     arms = set(found.methods_of("attention-training"))
-    assert arms == {"naive", "sdpa", "favor+", "favor++", "treeformer-tf", "treeformer-tc", "toeplitz-linear"}
+    assert arms == {"naive", "sdpa", "favor+", "favor++", "treeformer-tf", "treeformer-tc", "toeplitz-linear", "uniform"}
     assert arms <= set(found.methods_of("attention-forward"))
     assert found.task("attention-training").baselines == ("sdpa", "naive")
     assert issubclass(AttentionTraining.interface, DifferentiableAttention)
