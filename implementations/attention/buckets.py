@@ -110,11 +110,6 @@ def node_means(leaf_k, v, height: int) -> list:
     number = counts(leaf_k, count).to(wide)[..., None]
     sums = torch.zeros(*v.shape[:2], count, v.shape[3], dtype=wide, device=v.device)
     sums = sums.scatter_add(2, leaf_k[..., None].expand(v.shape), v.to(wide))
-    return means_of(sums, number, height)
-
-
-def means_of(sums, number, height: int) -> list:
-    """The same from the sums [batch, heads, 2^h, d] and the numbers [batch, heads, 2^h, 1] of the values in each leaf."""
     found = []
     for level in range(height + 1):
         below = 2 ** (height - level)

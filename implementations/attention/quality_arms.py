@@ -14,7 +14,6 @@ from .quality import TrainedAttention
 from .sdpa import Sdpa
 from .toeplitz import ToeplitzLinear
 from .treeformer import TreeformerTc, TreeformerTf
-from .uniform import Uniform
 
 
 class TrainedSdpa(TrainedAttention):
@@ -95,12 +94,3 @@ class TrainedToeplitzLinear(TrainedAttention):
 
     def core(self):
         return ToeplitzLinear(features=self.features, slope=self.slope)
-
-
-class TrainedUniform(TrainedAttention):
-    """The floor: what the network learns when every earlier token weighs the same."""
-
-    name = "uniform"
-
-    def core(self):
-        return Uniform()

@@ -7,9 +7,6 @@ effbench variant: the paper trains its trees with the network (dense gradients, 
 a network has nothing to train on, so trees are fitted to the calibration by median splits (`tree`), and TC's mix by its error
 there. The bucketed computation is the real one: tokens sorted by leaf, products only of blocks whose leaves overlap, so work is
 data-dependent and counted. A query whose leaf holds no key that it may see takes its own value. Left out: training the trees.
-
-`kernel="triton"` runs leaf_kernels.py on a GPU in half precision; it has been shown right by Triton's interpreter and not yet on a GPU,
-so that the default is PyTorch (buckets.py).
 """
 
 from __future__ import annotations
@@ -19,7 +16,7 @@ import torch
 
 from effbench import Claim, Flops, param
 
-from . import buckets, leaf_kernels, tree
+from . import buckets, tree
 from .differentiable import DifferentiableAttention, backward
 from .reference import exact_rows
 from .task import free_host_memory
@@ -39,14 +36,6 @@ class TreeformerTf(DifferentiableAttention):
     height = param(4, sweep=[0, 2, 4, 6])
     predicates = param("principal", sweep=["principal", "random"])
     block = param(64, sweep=[32, 64, 128])
-    kernel = param("torch", sweep=["torch", "triton"])
-
-    def skip(self, given):
-        if self.kernel not in ("torch", "triton"):
-            raise ValueError(f"no kernel '{self.kernel}' (known: torch, triton)")
-        if self.kernel == "triton":
-            return leaf_kernels.unfit(self.height, given.head_dim, self.run.device, self.run.dtype)
-        return ""
 
     def build(self, given, run):
         if not 0 <= self.height <= 10:
@@ -66,32 +55,19 @@ class TreeformerTf(DifferentiableAttention):
                 q, k, _ = given.calibration
                 weights, offsets = tree.fit(q, k, self.height, run.rng, self.predicates)
         self.weights, self.offsets = (run.put(x.astype("float32")) for x in (weights, offsets))
-        if self.kernel == "triton":
-            self.predicates_of = leaf_kernels.padded(self.weights, self.offsets)
-
-    def fused(self, q, k, v) -> bool:
-        training = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-        return self.kernel == "triton" and not training
 
     def leaves(self, x):
         wide = torch.promote_types(x.dtype, torch.float32)
         return tree.leaves(x.to(wide), self.weights, self.offsets)
 
     def compute(self, q, k, v):
-        if self.fused(q, k, v):
-            tree_of = (*self.predicates_of, self.height)
-            self.run.tally(
-                scores=lambda: leaf_kernels.scores(q, k, *tree_of, self.causal),
-                useful=lambda: buckets.matches(self.leaves(q), self.leaves(k), 2**self.height),
-            )
-            return leaf_kernels.attention(q, k, v, *tree_of, self.causal)
         leaf_q, leaf_k = self.leaves(q), self.leaves(k)
         plan = buckets.plan(leaf_q, leaf_k, 2**self.height, self.block)
         pairs = len(plan.query_block)
         # Gathered blocks of q, k and v, and the scores with their exponentials.
         size = pairs * plan.block * (3 * q.shape[3] + 2 * plan.block) * max(4, q.element_size())
         self.require(size, f"the {pairs} pairs of blocks that share a leaf, of {q.shape[2]} tokens,")
-        self.run.tally(scores=pairs * plan.block**2, useful=lambda: buckets.matches(leaf_q, leaf_k, 2**self.height))
+        self.run.tally(pairs=pairs, useful=lambda: buckets.matches(leaf_q, leaf_k, 2**self.height))
         return buckets.attention(q, k, v, plan, self.causal)
 
     def flops(self, phase, case, tally):
@@ -101,7 +77,8 @@ class TreeformerTf(DifferentiableAttention):
         if phase == "build":
             return None
         n, d, heads = case["length"], self.head_dim, self.batch * self.heads
-        scores, same = tally.get("scores", 0.0), tally.get("useful", 0.0)
+        block = min(self.block, n)
+        scores, same = tally.get("pairs", 0.0) * block * block, tally.get("useful", 0.0)
         per_score = 12.0 * d if backward(case) else 4.0 * d
         executed = 4.0 * heads * n * d * tree.predicates(self.height) + per_score * scores
         useful = 4.0 * heads * n * d * self.height + per_score * same
@@ -133,23 +110,15 @@ class TreeformerTc(TreeformerTf):
         return np.stack(found)
 
     def compute(self, q, k, v):
-        if self.fused(q, k, v) and not self.causal:
-            tree_of = (*self.predicates_of, self.height)
-            table = self.mixed(buckets.means_of(*leaf_kernels.leaf_sums(k, v, *tree_of), self.height)).to(v.dtype)
-            return leaf_kernels.rows_of(q, table, *tree_of)
         size = 4 * v.numel() * max(4, v.element_size())
         self.require(size, f"the means along the paths of {q.shape[2]} tokens")
         leaf_q, leaf_k = self.leaves(q), self.leaves(k)
         if self.causal:
             means = buckets.path_means(leaf_q, leaf_k, v, self.height, True)
-            return self.mixed(means).to(v.dtype)
+            return sum(self.mix[:, i, None, None] * x for i, x in enumerate(means)).to(v.dtype)
         # Without a mask all queries of a leaf get one answer: mixed once a leaf.
-        table = self.mixed(buckets.node_means(leaf_k, v, self.height))
+        table = sum(self.mix[:, i, None, None] * x for i, x in enumerate(buckets.node_means(leaf_k, v, self.height)))
         return table.gather(2, leaf_q[..., None].expand(v.shape)).to(v.dtype)
-
-    def mixed(self, levels):
-        """The convex mix of one array a level, each [batch, heads, ..., d]."""
-        return sum(self.mix[:, i, None, None] * x for i, x in enumerate(levels))
 
     def flops(self, phase, case, tally):
         """executed: the predicates (backward multiplies nothing: only v has a gradient); other: sums of values and the mix, one add and two operations a level and channel."""

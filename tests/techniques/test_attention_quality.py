@@ -13,8 +13,8 @@ from effbench_implementations.attention.quality_arms import (
     TrainedToeplitzLinear,
     TrainedTreeformerTc,
     TrainedTreeformerTf,
-    TrainedUniform,
 )
+from effbench_implementations.attention.quality_uniform import TrainedUniform
 
 from effbench import Budget, Data, Run
 from effbench.api.run import Allowance

@@ -216,7 +216,8 @@ def test_one_method_serves_both_tasks_and_the_exact_arms_are_there():
     found = Registry.read([own_origin()])
     assert not [problem for problem in found.problems if "attention" in problem]
     arms = set(found.methods_of("attention-training"))
-    assert arms == {"naive", "sdpa", "favor+", "favor++", "treeformer-tf", "treeformer-tc", "toeplitz-linear", "uniform"}
+    fused = {"treeformer-tf-fused", "treeformer-tc-fused"}  # PyTorch's when there are gradients
+    assert arms - fused == {"naive", "sdpa", "favor+", "favor++", "treeformer-tf", "treeformer-tc", "toeplitz-linear", "uniform"}
     assert arms <= set(found.methods_of("attention-forward"))
     assert found.task("attention-training").baselines == ("sdpa", "naive")
     assert issubclass(AttentionTraining.interface, DifferentiableAttention)

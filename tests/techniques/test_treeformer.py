@@ -6,6 +6,7 @@ import torch
 from effbench_implementations.attention import buckets, tree
 from effbench_implementations.attention.task import AttentionForward, Given
 from effbench_implementations.attention.treeformer import TreeformerTc, TreeformerTf, convex
+from effbench_implementations.attention.treeformer_fused import TreeformerTcFused, TreeformerTfFused
 
 from effbench import Case, Run
 from effbench.backends import get
@@ -274,3 +275,35 @@ def test_too_many_pairs_are_refused_with_a_reason():
     method.room = 100
     with pytest.raises(NotImplementedError, match=r"pairs of blocks .* of 37 tokens"):
         answer(method, *inputs())
+
+
+# -- the fused form -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("height", [0, 3])
+def test_the_fused_table_is_the_mix_of_means_along_the_path(height):
+    """From sums and numbers of the leaves; leaf 1 and its sibling have no keys."""
+    method = TreeformerTcFused(height=height)
+    method.run = Run(backend=get("torch"), dtype="float32")
+    method.build(Given(HEADS, DIM, BATCH, False, inputs(200, seed=9)), method.run)
+    v = torch.from_numpy(inputs(50)[2])
+    leaf = random_leaves(50, 2**height)
+    leaf[leaf < 2] = 2**height - 1
+    total = torch.zeros(BATCH, HEADS, 2**height, DIM).scatter_add(2, leaf[..., None].expand(v.shape), v)
+    number = buckets.counts(leaf, 2**height).float()[..., None]
+    means = buckets.node_means(leaf, v, height)
+    expected = sum(method.mix[:, i, None, None] * mean for i, mean in enumerate(means))
+    torch.testing.assert_close(method.table(total, number), expected)
+
+
+@pytest.mark.parametrize("cls", [TreeformerTfFused, TreeformerTcFused])
+def test_the_fused_form_says_where_it_cannot_run_and_leaves_gradients_to_pytorch(cls):
+    method = cls(height=3)
+    method.run = Run(backend=get("torch"), dtype="float32")
+    given = Given(HEADS, DIM, BATCH, True, inputs(200, seed=9))
+    assert "CUDA" in method.skip(given)
+    method.build(given, method.run)
+    q, k, v = (torch.from_numpy(x) for x in inputs())
+    plain = built(TreeformerTf if cls is TreeformerTfFused else TreeformerTc, causal=True)
+    for mine, other in zip(method.gradients(q, k, v, torch.ones_like(v)), plain.gradients(q, k, v, torch.ones_like(v))):
+        torch.testing.assert_close(mine, other)
