@@ -58,7 +58,7 @@ ARMS = {"cpu": {0: 1.0, 2: 0.5, 5: 0.5, 10: 0.1}, "cuda": {0: 1.0, 2: 1.0, 5: 0.
 KINDS = {"numpy": ("matmul", "loop", "copy"), "torch": ("layer",), "cuda": ("chain",)}
 WANTED = {"numpy": 880, "torch": 440, "cuda": 200}  # process pairs
 EFFORT = {"cpu": Effort(pairs=1, facts=0), "cuda": Effort(pairs=1, facts=0, turns=60, serve=30.0)}
-PEER_COMPARISONS = 40
+PEER_COMPARISONS = 20  # of each of the two workloads: 40 of a tool and an arm
 
 
 def burn(until: float) -> None:
