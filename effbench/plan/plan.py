@@ -147,7 +147,8 @@ def _group(suite, run, registry, task, chosen, data, device, seed, budget, cases
     baseline = suite.baseline if suite.baseline in chosen else next((b for b in task.baselines if b in chosen), "")
     for name in sorted(chosen, key=lambda name: name != baseline):
         method = registry.method(task.name, name)
-        if method.deterministic and seed != suite.seeds[0]:
+        # One seed is enough for it, but ratios of every seed are taken to one baseline, in the same rounds.
+        if method.deterministic and seed != suite.seeds[0] and not (group.serve and name == baseline):
             continue
         knobs = tuple(suites.expand(run.knobs.get(name, {}), method.of_kind("knob"), f"[knobs.{name}]"))
         like = _like(run, registry, task, budget, data, tuned, f"{suite.where}: budget")

@@ -74,7 +74,8 @@ class Group:
 def groups(loaded: Loaded | Iterable[dict], *, baseline: str | None = None, better: dict[str, str] | None = None) -> list[Group]:
     """Groups in order of their key, rows in order of method and settings, whatever the order of the records.
 
-    `baseline` replaces the method that records name; `better` gives directions ("higher" or "lower") that names do not tell.
+    `baseline` replaces the method that records name; ratios that were measured to another one are left out. `better` gives directions
+    ("higher" or "lower") that names do not tell.
     """
     records, environments = (loaded.records, loaded.environments) if isinstance(loaded, Loaded) else (tuple(loaded), {})
     divided: dict[str, list[dict]] = {}
@@ -108,7 +109,7 @@ def canonical(record: dict) -> str:
 
 def _group(records: list[dict], baseline: str | None, better: dict[str, str], environments: dict[str, dict]) -> Group:
     measured = [record for record in records if record["role"] == "measure"]
-    base = baseline or next((r["baseline"] for r in measured if r.get("baseline")), "")
+    base = baseline or min(((r["seed"], r["baseline"]) for r in measured if r.get("baseline")), default=(0, ""))[1]
     arms: dict[str, list[dict]] = {}
     for record in measured:
         if record["status"] in ("ok", "unstable"):
@@ -177,7 +178,7 @@ def _row(arm: list[dict], base: str, varied: dict[str, set[str]]) -> Row:
         params=first["params"], knobs=first["knobs"], shown=shown | first["knobs"], status="unstable" if unstable else "ok",
         reason="; ".join(sorted({record["reason"] for record in unstable})),
         readings={name: _over_seeds([r["readings"][name] for r in arm if name in r["readings"]]) for name in names},
-        ratios=_ratios(arm), records=tuple(arm), baseline=first["method"] == base,
+        ratios=_ratios([record for record in arm if record.get("baseline") == base]), records=tuple(arm), baseline=first["method"] == base,
     )  # fmt: skip
 
 

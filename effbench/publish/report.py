@@ -30,7 +30,7 @@ def report(
 ) -> Path:
     """Write the page to `out` and return its path.
 
-    baseline: what ratios are taken to, instead of what the records name. fronts: pairs of readings, instead of what the suites
+    baseline: what comes first, instead of what the records name; ratios that were measured to another one are left out. fronts: pairs of readings, instead of what the suites
     name. better: directions of qualities ("quality.x" -> "lower") that their names do not tell. RecordError without records.
     """
     runs = [loaded] if isinstance(loaded, Loaded) else list(loaded)

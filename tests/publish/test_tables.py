@@ -47,6 +47,23 @@ def test_front_says_yes_maybe_no():
     assert {name: marks.get(id(row)) for name, row in rows.items()} == {"m0": SURE, "m1": SURE, "m2": MAYBE, "m3": None}
 
 
+def test_ratios_to_another_baseline_are_not_pooled():
+    """A group of another seed that had to do without the baseline took its ratios to another method."""
+    template = next(r for r in synthetic.records(10) if r["task"] == "made-up-search")
+
+    def made(seed, method, baseline, ratio):
+        readings = {"serve.latency": {"value": 1.0, "unit": "s"}, "serve.latency.ratio": {"value": ratio, "unit": "1"}}
+        key = f"{seed}{method}".ljust(16, "0")
+        more = {"readings": readings, "samples": {}, "status": "ok", "reason": ""}
+        return {**template, "seed": seed, "method": method, "baseline": baseline, "key": key, **more}
+
+    records = [made(1, "graph", "graph", 1.0), made(1, "tree", "graph", 3.0)]
+    records += [made(0, "exact", "exact", 1.0), made(0, "graph", "exact", 0.1), made(0, "tree", "exact", 0.3)]
+    (group,) = groups(records)
+    assert group.baseline == "exact"
+    assert {row.method: row.ratios["serve.latency"]["value"] for row in group.rows} == {"exact": 1.0, "graph": 0.1, "tree": 0.3}
+
+
 def test_best_includes_what_is_not_told_apart():
     group, rows = rows_of((0.9, 0.88, 0.92, 1, 1, 1), (0.89, 0.87, 0.91, 2, 2, 2), (0.5, 0.4, 0.6, 3, 3, 3))
     assert best(group.rows, "quality.q", "higher") == {id(rows["m0"]), id(rows["m1"])}

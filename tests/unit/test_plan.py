@@ -29,3 +29,13 @@ def test_a_case_that_no_selected_run_has(registry):
         plans.make(suite, registry, only=("n-256", "n-512"))
     with pytest.raises(SuiteError, match="n-256"):
         plans.make(suite, registry, tasks=("attention-training",), only=("n-256",))
+
+
+def test_every_seed_is_measured_beside_the_same_baseline(registry):
+    """Also where the baseline is deterministic, so that one seed of it says all; other deterministic methods are run once."""
+    plan = plans.make(suites.read("search-reference"), registry)
+    assert {group.seed for group in plan.groups} == {0, 1, 2}
+    for group in plan.groups:
+        names = [trial.method for trial in group.trials]
+        assert names[0] == "exact" and names.count("exact") == 1
+        assert ("faiss-flat" in names) == (group.seed == 0)
