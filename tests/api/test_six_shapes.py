@@ -70,7 +70,8 @@ def test_search_params_knob_pairs_cases_parts_tally_and_save(toys):
     assert one["baseline"] == "toy-exact"
     assert len(one["samples"]["serve.latency.ratio"]) == 3, "one ratio a round"
     assert one["prepared"]["digest"]
-    assert len(of(toys, "toy-exact", case="batch")) == 1, "a deterministic method runs on one seed"
+    seeds = {record["seed"] for record in of(toys, "toy-exact", case="batch")}
+    assert len(seeds) == len(of(toys, "toy-exact", case="batch")) == 2, "a deterministic baseline runs beside every seed"
 
 
 def test_training_budgets_curve_and_tuning(toys):
