@@ -20,9 +20,8 @@ class Method:
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
     backend: ClassVar[str] = "numpy"  # numpy | torch | jax | native (a compiled library that effbench cannot look into)
-    deterministic: ClassVar[bool] = (
-        False  # one seed is enough, but beside others as their baseline; the interval comes from the items
-    )
+    # One seed is enough, unless it is the baseline of others; the interval comes from the items.
+    deterministic: ClassVar[bool] = False
     claims: ClassVar[tuple[Claim, ...]] = ()
 
     run: Any  # the Run that the engine lends, set before `skip`
