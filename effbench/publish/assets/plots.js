@@ -22,12 +22,13 @@
   }
 
   function layout(given, colour) {
+    const height = given.height || 384;
     return Object.assign({}, given, {
-      autosize: true, height: given.height || 384, margin: { l: 56, r: 16, t: 12, b: 48 },
+      autosize: true, height, margin: { l: 56, r: 16, t: 12, b: 48 },
       paper_bgcolor: colour.page, plot_bgcolor: colour.page,
       font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour.text },
       hoverlabel: { bgcolor: colour.panel, bordercolor: colour.line, font: { color: colour.text }, align: "left", namelength: -1 },
-      legend: { orientation: "h", x: 0, xanchor: "left", y: -0.22, yanchor: "top", font: { size: 12 } },
+      legend: { orientation: "h", x: 0, xanchor: "left", y: -84 / height, yanchor: "top", font: { size: 12 } },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: colour.soft, activecolor: colour.text },
       dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
       xaxis: axis(given.xaxis, colour), yaxis: axis(given.yaxis, colour),

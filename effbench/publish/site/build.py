@@ -117,8 +117,9 @@ def shared(pages: Pages, content: Content, problems: list[str]) -> None:
         plots=[picture], facts=facts, problems=problems, synthetic=any(r["suite"] == synthetic.NAME for r in records), notes=content.loaded.notes[:50],
     )  # fmt: skip
     table = claiming.claims_table(content.claims, "", pages.machine)
+    everything = claiming.picture(content.claims, pages.machine, claiming.ALL)
     pages.page(
-        "claims.html", "claims.html.j2", title="Claims", tables={"claims": table}, plots=[replace_title(picture)], counts=counts
+        "claims.html", "claims.html.j2", title="Claims", tables={"claims": table}, plots=[replace_title(everything)], counts=counts
     )
     pages.page(
         "machines.html",
