@@ -41,6 +41,8 @@ def touched(func: Any, given: tuple[tuple, dict], out: Any) -> int:
         return 0
     args, kwargs = given
     read, written = tensors((args[1:] if name in UNREAD else args, kwargs)), tensors(out)
+    if written and not func._schema.is_mutable and {place(x) for x in written} <= {place(x) for x in read}:
+        return 0  # a view that torch does not call one, as `_unsafe_view`
     if name in INDEXED:
         rows = sum(map(size, written))
         return 2 * rows + sum(

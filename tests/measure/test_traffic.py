@@ -15,6 +15,7 @@ A, B = torch.ones(4, 8), torch.ones(8, 16)
         (lambda x: A.double() @ B.double(), {"aten::_to_copy": 12 * (32 + 128), "aten::mm": 8 * (32 + 128 + 64)}),
         (lambda x: A.t().reshape(2, 16).contiguous(), {"aten::clone": 4 * 2 * 32}),  # the view before it is free
         (lambda x: A.view(8, 4), {}),
+        (lambda x: torch.ops.aten._unsafe_view(A, [8, 4]), {}),
         (lambda x: A + torch.zeros(1).expand(4, 8), {"aten::add": 4 * (32 + 1 + 32), "aten::zeros": 4}),
         (lambda x: A + A, {"aten::add": 4 * (32 + 32)}),  # one input, read once
         (lambda x: x.add_(1), {"aten::add_": 4 * 2 * 32}),
