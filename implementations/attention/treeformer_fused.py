@@ -19,9 +19,8 @@ def training(q, k, v) -> bool:
     return torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
 
 
-class TreeformerTfFused(TreeformerTf):
-    name = "treeformer-tf-fused"
-    claims = ()
+class Fused:
+    """Before a Treeformer among the bases: where the kernels run, and the predicates as they want them."""
 
     def skip(self, given):
         return leaf_kernels.unfit(self.height, given.head_dim, self.run.device, self.run.dtype)
@@ -29,6 +28,11 @@ class TreeformerTfFused(TreeformerTf):
     def build(self, given, run):
         super().build(given, run)
         self.predicates_of = (*leaf_kernels.padded(self.weights, self.offsets), self.height)
+
+
+class TreeformerTfFused(Fused, TreeformerTf):
+    name = "treeformer-tf-fused"
+    claims = ()
 
     def compute(self, q, k, v):
         if training(q, k, v):
@@ -42,15 +46,8 @@ class TreeformerTfFused(TreeformerTf):
         return leaf_kernels.attention(q, k, v, *self.predicates_of, self.causal)
 
 
-class TreeformerTcFused(TreeformerTc):
+class TreeformerTcFused(Fused, TreeformerTc):
     name = "treeformer-tc-fused"
-
-    def skip(self, given):
-        return leaf_kernels.unfit(self.height, given.head_dim, self.run.device, self.run.dtype)
-
-    def build(self, given, run):
-        super().build(given, run)
-        self.predicates_of = (*leaf_kernels.padded(self.weights, self.offsets), self.height)
 
     def compute(self, q, k, v):
         if self.causal or training(q, k, v):

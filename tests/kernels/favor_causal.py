@@ -6,9 +6,7 @@ largest entry. `--tiles` tries further (tokens, warps, stages) and segments. `--
 """
 
 import argparse
-import json
 import os
-import statistics
 import sys
 from pathlib import Path
 
@@ -18,6 +16,7 @@ if "--interpret" in sys.argv:
 
 import numpy as np
 import torch
+from replayed import say, timed
 from torch.nn.functional import scaled_dot_product_attention
 
 from effbench.plan.origins import mount, own_origin
@@ -122,32 +121,6 @@ def error(out, q, k, v, w, causal: bool) -> float:
         worst = max(worst, float((out[0, head].double() - truth).abs().max()))
         largest = max(largest, float(truth.abs().max()))
     return worst / largest
-
-
-def timed(call, seconds: float) -> float:
-    """Microseconds of one call, replayed in a graph of several."""
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            call()
-    torch.cuda.synchronize()
-    graph, many = torch.cuda.CUDAGraph(), 4
-    with torch.cuda.graph(graph):
-        for _ in range(many):
-            call()
-    taken: list[float] = []
-    while len(taken) < 5 or sum(taken) < seconds * 1e6:
-        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        graph.replay()
-        stop.record()
-        stop.synchronize()
-        taken.append(start.elapsed_time(stop) * 1e3)
-    return statistics.median(taken) / many
-
-
-def say(**line) -> None:
-    print(json.dumps({k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in line.items()}), flush=True)
 
 
 if __name__ == "__main__":

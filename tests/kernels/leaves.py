@@ -7,8 +7,6 @@ entry. `moved`: tokens that the kernel sends to another leaf than PyTorch does. 
 
 import argparse
 import functools
-import json
-import statistics
 import sys
 from pathlib import Path
 
@@ -16,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 import torch
+from replayed import say, timed
 from torch.nn.functional import scaled_dot_product_attention
 
 from effbench.plan.origins import mount, own_origin
@@ -110,32 +109,6 @@ def one_mask(q, k, v, causal: bool, asked, padded) -> None:
     for tiles in TILES if asked.tiles and n == max(asked.lengths) else ():
         us = timed(functools.partial(leaf_kernels.attention, q, k, v, *padded, height, causal, tiles=tiles), asked.seconds / 4)
         say(tiles=tiles, causal=causal, n=n, us=us)
-
-
-def timed(call, seconds: float) -> float:
-    """Microseconds of one call, replayed in a graph of several."""
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            call()
-    torch.cuda.synchronize()
-    graph, many = torch.cuda.CUDAGraph(), 4
-    with torch.cuda.graph(graph):
-        for _ in range(many):
-            call()
-    taken: list[float] = []
-    while len(taken) < 5 or sum(taken) < seconds * 1e6:
-        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        graph.replay()
-        stop.record()
-        stop.synchronize()
-        taken.append(start.elapsed_time(stop) * 1e3)
-    return statistics.median(taken) / many
-
-
-def say(**line) -> None:
-    print(json.dumps({k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in line.items()}), flush=True)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ Indices, masks, ties, tickets and counters are shown to be right, and that broke
 there, so nothing is shown about the order of memory between them, or about speed: `tests/kernels/sparse_mlp.py` on a GPU is for that.
 """
 
-import importlib.util
 import os
 from pathlib import Path
 
@@ -12,6 +11,8 @@ import pytest
 import torch
 from effbench_implementations.activation import skipping_kernels
 from effbench_implementations.activation.skipping import SkippingMLP
+
+from . import device_code
 
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("set TRITON_INTERPRET=1", allow_module_level=True)
@@ -23,17 +24,7 @@ SHAPES = [(64, 96, 1), (40, 70, 3), (300, 200, 9), (64, 128, 8)]
 
 
 def module(folder, **replaced):
-    """The device code with lines replaced, as a module of its own: the real one stays uninterpreted."""
-    text = SOURCE.read_text()
-    for old, new in replaced.values():
-        assert text.count(old) == 1, old
-        text = text.replace(old, new)
-    path = folder / "device.py"
-    path.write_text(text)
-    spec = importlib.util.spec_from_file_location("device", path)
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made
+    return device_code.module(SOURCE, folder, *replaced.values())
 
 
 def weights(d, f, dtype):

@@ -4,13 +4,14 @@ Indices, masks, stretches and running maxima are shown to be right, also at leng
 found. Nothing is shown about layouts or speed: that needs a GPU.
 """
 
-import importlib.util
 import os
 from pathlib import Path
 
 import pytest
 import torch
 from effbench_implementations.attention import buckets, leaf_kernels, tree
+
+from . import device_code
 
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("set TRITON_INTERPRET=1", allow_module_level=True)
@@ -22,17 +23,7 @@ TILES = (16, 16)
 
 
 def module(folder, *replaced):
-    """The device code with lines replaced, as a module of its own: the real one stays uninterpreted."""
-    text = SOURCE.read_text()
-    for old, new in replaced:
-        assert text.count(old) == 1, old
-        text = text.replace(old, new)
-    path = folder / "device.py"
-    path.write_text(text)
-    spec = importlib.util.spec_from_file_location("device", path)
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made
+    return device_code.module(SOURCE, folder, *replaced)
 
 
 def drawn(n, height, d=16, batch=2, heads=3, dtype=torch.float32):
