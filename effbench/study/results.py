@@ -1,7 +1,7 @@
 """Committed reference records: results/<machine>/<suite>.jsonl, and tuning records in results/tuning/<suite>.jsonl.
 
 Records come here from run folders only, unchanged, and only from a commit that can be looked up. Adding a run twice changes
-nothing; of two records of the same measurement the later one stays, in the file of its suite: two suites of one machine may hold the
+nothing; of two records of the same measurement one stays (`stands`), in the file of its suite: two suites of one machine may hold the
 same trial.
 """
 
@@ -63,7 +63,7 @@ def add(run: Path, to: Path | None = None) -> list[str]:
             write(path, "".join(dumps(record) + "\n" for record in records))
         else:
             path.unlink()
-        lines.append(f"{path.parent.name}/{path.name}: gives way to later records of the same trials, {len(records)} records")
+        lines.append(f"{path.parent.name}/{path.name}: gives way to records of the same trials in another suite, {len(records)} records")
     for path, records, new, replaced in plans:
         described = describe(path.parent, {r["environment"]: loaded.environments[r["environment"]] for r in chosen[path]})
         shown = f"{path.parent.name}/{path.name}"
@@ -123,7 +123,7 @@ def merged(path: Path, records: Iterable[dict]) -> tuple[list[dict], int, int]:
         key = identity(record)
         if key not in held:
             new += 1
-        elif (record["time"], dumps(record)) <= (held[key]["time"], dumps(held[key])):
+        elif stands(held[key], record) is held[key]:
             continue
         else:
             replaced += 1
@@ -131,14 +131,30 @@ def merged(path: Path, records: Iterable[dict]) -> tuple[list[dict], int, int]:
     return sorted(held.values(), key=order), new, replaced
 
 
+def stands(a: dict, b: dict) -> dict:
+    """Which of two records of the same trial and content stays; `a` where they are equal.
+
+    The later one, but a record that the host disturbed gives way to one that it did not, and one that leaves out a quantity (the joules
+    of a suite that asks for no energy) to one that has it and all others.
+    """
+    if {a["status"], b["status"]} == {"ok", "unstable"}:
+        return a if a["status"] == "ok" else b
+    in_a, in_b = (
+        {name for name, reading in record["readings"].items() if reading.get("value") is not None} for record in (a, b)
+    )
+    if a["status"] == b["status"] and (in_a < in_b or in_b < in_a):
+        return a if in_b < in_a else b
+    return a if (a["time"], dumps(a)) >= (b["time"], dumps(b)) else b
+
+
 def elsewhere(path: Path, records: list[dict]) -> tuple[list[dict], dict[Path, list[dict]]]:
-    """The records that are no older than those of the same trials in other suites' files; and {file: what it keeps} of those files that
+    """The records that do not give way to those of the same trials in other suites' files; and {file: what it keeps} of those files that
     lose records to them."""
     mine, outdated = {identity(record): record for record in records}, {}
     for other in sorted(set(path.parent.glob("*.jsonl")) - {path}):
         held = read(other).records
         both = {identity(record): record for record in held if identity(record) in mine}
-        gone = {key for key, record in both.items() if (record["time"], dumps(record)) < (mine[key]["time"], dumps(mine[key]))}
+        gone = {key for key, record in both.items() if stands(record, mine[key]) is not record}
         if gone:
             outdated[other] = [record for record in held if identity(record) not in gone]
         for key in both.keys() - gone:

@@ -55,7 +55,7 @@ def test_a_trial_of_two_suites_stands_once(tmp_path, made):
     results.add(run(tmp_path / "quick", made), to)
     said = results.add(run(tmp_path / "reference", again), to)
     assert said == [
-        "intel-xeon-2c-abcdef/quick.jsonl: gives way to later records of the same trials, 26 records",
+        "intel-xeon-2c-abcdef/quick.jsonl: gives way to records of the same trials in another suite, 26 records",
         "intel-xeon-2c-abcdef/reference.jsonl: 4 new, 0 replaced, 4 records",
     ]
     assert len((place / "quick.jsonl").read_text().splitlines()) == 26
@@ -63,6 +63,34 @@ def test_a_trial_of_two_suites_stands_once(tmp_path, made):
         "older ones stay away"
     )
     assert results.add(tmp_path / "reference", to) == ["intel-xeon-2c-abcdef/reference.jsonl: nothing new, 4 records"]
+
+
+def test_what_a_host_disturbed_does_not_take_the_place_of_what_it_did_not(tmp_path, made):
+    to, soon, late = tmp_path / "results", "2030-01-01T00:00:00Z", "2031-01-01T00:00:00Z"
+    disturbed = {**made[0], "status": "unstable", "reason": "9 of 12 turns were disturbed", "time": soon}
+    results.add(run(tmp_path / "a", made), to)
+    assert "nothing new" in results.add(run(tmp_path / "b", [disturbed]), to)[0]
+    file = to / "intel-xeon-2c-abcdef" / "quick.jsonl"
+    assert dumps(made[0]) in file.read_text()
+    assert "1 replaced" in results.add(run(tmp_path / "c", [{**made[0], "time": late}]), to)[0]
+    wrong = {**made[0], "status": "wrong", "reason": "two answers", "time": "2032-01-01T00:00:00Z", "readings": {}}
+    assert "1 replaced" in results.add(run(tmp_path / "d", [wrong]), to)[0], "what was found wrong later stands"
+    assert results.stands(disturbed, made[0]) is made[0] and results.stands(made[0], disturbed) is made[0]
+
+
+def test_a_quantity_that_only_one_suite_measures_stays(tmp_path, made):
+    """The joules of an energy suite are not lost to a later suite that does not ask for them."""
+    to = tmp_path / "results"
+    joules = {**made[0], "suite": "energy", "readings": {**made[0]["readings"], "serve.energy": {"unit": "J", "value": 2.0}}}
+    plain = {**made[0], "time": "2030-01-01T00:00:00Z"}
+    plain["readings"] = {**plain["readings"], "serve.energy": {"unit": "J", "value": None, "reason": "the suite asks for no energy window"}}
+    results.add(run(tmp_path / "energy", [joules]), to)
+    assert results.add(run(tmp_path / "plain", [plain]), to) == ["intel-xeon-2c-abcdef/quick.jsonl: nothing new, 0 records"]
+    assert not (to / "intel-xeon-2c-abcdef" / "quick.jsonl").exists()
+    assert dumps(joules) in (to / "intel-xeon-2c-abcdef" / "energy.jsonl").read_text()
+    assert results.stands(plain, joules) is joules and results.stands(joules, plain) is joules
+    richer = {**plain, "readings": {**joules["readings"], "serve.peak_power": {"unit": "W", "value": 9.0}}}
+    assert results.stands(joules, richer) is richer
 
 
 def test_of_two_calibrations_the_higher_roofs_stay(tmp_path, made):
