@@ -25,6 +25,8 @@ from ..run.materials import Materials
 from ..run.progress import Progress
 from ..run.schedule import Runner
 from ..run.supervisor import Lost, Nurseries
+from ..study import results
+from ..study.records import ENVIRONMENT
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def profile(options: Options) -> dict[str, Any]:
         finally:
             if child is not None:
                 child.end()
-    roofs = roofline.load(roofline_folder(), key, options.device, options.threads)
+    roofs = roofline.load(roofline_folder(), key, options.device, options.threads) or committed_roofs(key)
     found = {
         "task": trial.task, "method": trial.method, "params": trial.params, "knobs": dict(knobs), "case": case, "data": str(trial.data),
         "size": trial.size, "device": trial.device, "dtype": trial.dtype, "backend": trial.backend,
@@ -150,9 +152,26 @@ def profile(options: Options) -> dict[str, Any]:
     )
 
 
+def committed_roofs(key: str, where: Path | None = None) -> dict[str, Any] | None:
+    """The roofs of this environment key beside the committed results: of this machine, or of one with the same description."""
+    where = where or results.folder()
+    for path in sorted(where.glob(f"*/{ENVIRONMENT}")) if where is not None else ():
+        try:
+            roofs = json.loads(path.read_text(encoding="utf-8"))[key]["roofs"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if roofline.sound(roofs):
+            return roofs
+    return None
+
+
 def shares(answer: dict, roofs: dict | None, dtype: str) -> dict[str, Any]:
     """Rows with share of the profiled time, FLOP/s, and share of the roof that bounds them ("compute" or "memory", the latter above 1 where
-    a cache gives the bytes); and what the counter saw that has no row of its own."""
+    a cache gives the bytes); and what the counter saw that has no row of its own.
+
+    The call as a whole: its FLOPs and bytes by the method's formula where there is one, since no counter looks into a kernel of its own;
+    `counted` is what the counter saw of it.
+    """
     peak = ((roofs or {}).get("matmul") or {}).get(dtype)
     total = sum(row["seconds"] for row in answer["rows"])
     rows = []
@@ -162,11 +181,13 @@ def shares(answer: dict, roofs: dict | None, dtype: str) -> dict[str, Any]:
         rows.append(
             {**row, "share": share, "rate": rate, **of_the_roof(row["flops"], row.get("bytes"), row["seconds"], roofs, dtype)}
         )
-    whole = answer["flops"] / answer["wall"] if answer["flops"] and answer["wall"] > 0 else None
-    moved = sum(row["bytes"] for row in rows if row.get("bytes")) or None
+    stated = answer.get("formula") or {}
+    flops = answer["flops"] if stated.get("flops") is None else stated["flops"]
+    moved = stated.get("bytes") or sum(row["bytes"] for row in rows if row.get("bytes")) or None
+    whole = flops / answer["wall"] if flops and answer["wall"] > 0 else None
     return {
-        "rows": rows, "flops": answer["flops"], "bytes": moved, "rate": whole, "peak": peak,
-        **of_the_roof(answer["flops"], moved, answer["wall"], roofs, dtype),
+        "rows": rows, "flops": flops, "counted": answer["flops"], "bytes": moved, "rate": whole, "peak": peak,
+        **of_the_roof(flops, moved, answer["wall"], roofs, dtype),
         "elsewhere": answer["elsewhere"], "uncounted": answer["uncounted"],
     }  # fmt: skip
 

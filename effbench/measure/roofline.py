@@ -82,8 +82,12 @@ def load(folder: Path, environment: str, device: str = "cpu", threads: int = 1) 
         roofs = json.loads(path_of(folder, environment, device, threads).read_text())
     except (OSError, ValueError):
         return None
-    sound = isinstance(roofs, dict) and roofs.get("measure") == MEASURE_VERSION and isinstance(roofs.get("matmul"), dict)
-    return roofs if sound else None
+    return roofs if sound(roofs) else None
+
+
+def sound(roofs: Any) -> bool:
+    """Whether these are roofs, of this version."""
+    return isinstance(roofs, dict) and roofs.get("measure") == MEASURE_VERSION and isinstance(roofs.get("matmul"), dict)
 
 
 def load_or_calibrate(

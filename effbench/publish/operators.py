@@ -35,7 +35,7 @@ def text(found: dict[str, Any], *, limit: int = 25) -> str:
     tail = [f"{rest} further rows in --json"] if rest > 0 else []
     tail.append(
         f"a call: {fmt.number(found['wall'], 's')} ({fmt.number(found['profiled'], 's')} under the profiler, {found['calls']} calls), "
-        f"{fmt.number(found['flops'], 'FLOP')}, {fmt.number(found['bytes'], 'B')}, {fmt.number(found['rate'], 'FLOP/s')}, "
+        f"{fmt.number(found['flops'], 'FLOP')}{seen(found)}, {fmt.number(found['bytes'], 'B')}, {fmt.number(found['rate'], 'FLOP/s')}, "
         f"{roof(found)} of the roof"
     )
     tail.append(f"{found['note']}")
@@ -47,3 +47,11 @@ def text(found: dict[str, Any], *, limit: int = 25) -> str:
     if found["peak"] is None:
         tail.append("no roof for this machine and type: `effbench doctor --calibrate`")
     return "\n".join([title, "", *table, "", *tail, f"trace: {found['trace']}"])
+
+
+def seen(found: dict[str, Any]) -> str:
+    """What the counter saw, where the formula says otherwise."""
+    flops, counted = found["flops"], found["counted"]
+    if flops is None or counted is None or abs(flops - counted) <= 0.01 * max(flops, counted):
+        return ""
+    return f" by the method's formula (the counter saw {fmt.number(counted, 'FLOP')})"

@@ -17,7 +17,7 @@ from ..api.method import Method
 from ..api.record import reading
 from ..api.run import Allowance, Run
 from ..api.task import Task
-from ..api.values import Budget, Case, Data, Step
+from ..api.values import Budget, Case, Data, Flops, Step
 from ..measure import memory
 from ..measure.clock import BuildClock
 from .answers import close, fingerprint
@@ -276,6 +276,16 @@ class Session:
         self.method.configure(**dict(knobs))
         task, method, case = self.task, self.method, self.case(name)
         return lambda batch: task.call(method, batch, case)
+
+    def stated(self, setting: Setting) -> Flops | None:
+        """FLOPs and bytes of a call of one (case, knobs) by the method's formula; None where it has none. Makes one untimed call."""
+        call, run = self.call(setting), self.method.run
+        run._counting, run._counts = True, {}
+        try:
+            self.backend.synchronise(call(self.batches(setting[0])[0]))
+        finally:
+            run._counting = False
+        return self.method.flops("serve", self.case(setting[0]), dict(run._counts))
 
     def remember(self, setting: Setting, index: int, output: Any) -> None:
         """Keep the last timed answer: `score` checks that untimed calls give the same."""

@@ -245,7 +245,9 @@ class Worker:
 
         session, setting = self.session, (case, tuple((name, value) for name, value in knobs))
         call, batches = session.call(setting), session.batches(case)
-        return profile(call, batches, session.method.backend, session.device, Path(out), session.backend.synchronise)
+        found = profile(call, batches, session.method.backend, session.device, Path(out), session.backend.synchronise)
+        stated = session.stated(setting)
+        return found | {"formula": None if stated is None else {"flops": stated.executed, "bytes": stated.bytes}}
 
 
 @contextlib.contextmanager

@@ -63,7 +63,9 @@ def add(run: Path, to: Path | None = None) -> list[str]:
             write(path, "".join(dumps(record) + "\n" for record in records))
         else:
             path.unlink()
-        lines.append(f"{path.parent.name}/{path.name}: gives way to records of the same trials in another suite, {len(records)} records")
+        lines.append(
+            f"{path.parent.name}/{path.name}: gives way to records of the same trials in another suite, {len(records)} records"
+        )
     for path, records, new, replaced in plans:
         described = describe(path.parent, {r["environment"]: loaded.environments[r["environment"]] for r in chosen[path]})
         shown = f"{path.parent.name}/{path.name}"
@@ -139,9 +141,7 @@ def stands(a: dict, b: dict) -> dict:
     """
     if {a["status"], b["status"]} == {"ok", "unstable"}:
         return a if a["status"] == "ok" else b
-    in_a, in_b = (
-        {name for name, reading in record["readings"].items() if reading.get("value") is not None} for record in (a, b)
-    )
+    in_a, in_b = ({name for name, reading in record["readings"].items() if reading.get("value") is not None} for record in (a, b))
     if a["status"] == b["status"] and (in_a < in_b or in_b < in_a):
         return a if in_b < in_a else b
     return a if (a["time"], dumps(a)) >= (b["time"], dumps(b)) else b

@@ -24,6 +24,7 @@ def run(*words):
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("EFFBENCH_DATA", str(tmp_path / "cache" / "data"))
+    monkeypatch.setattr(profile.results, "folder", lambda: None)  # no roofs of this machine, whatever has been committed
     return tmp_path
 
 
@@ -34,7 +35,8 @@ def test_naive_attention_spends_its_flops_in_two_products(cache):
     found = json.loads(shown.stdout)
     products = next(row for row in found["rows"] if row["name"] == "aten::bmm")
     assert products["calls"] == 2
-    assert products["flops"] == found["flops"] == 4 * 8 * 64 * 128**2
+    assert products["flops"] == found["flops"] == found["counted"] == 4 * 8 * 64 * 128**2
+    assert "by the method's formula" not in operators.text(found), "the counter agrees"
     assert products["bytes"] == 2 * 4 * 8 * (128 * 64 + 64 * 128 + 128 * 128)
     assert found["bytes"] >= products["bytes"]
     assert products["rate"] == pytest.approx(products["flops"] / products["seconds"])
@@ -55,7 +57,7 @@ def test_numpy_is_profiled_by_function(cache, monkeypatch):
     assert found["params"]["loss"] == "none"
     assert any("search (scann.py" in row["name"] for row in found["rows"])
     assert Path(found["trace"]).name == "profile.pstats"
-    assert found["flops"] is None
+    assert found["counted"] is None and found["flops"] > 0, "no counter looks into numpy: by the formula"
 
 
 def test_shares_of_the_roof_follow_from_the_calibration():
@@ -74,6 +76,31 @@ def test_what_moves_more_than_it_computes_is_held_against_the_copy():
     (row,) = found["rows"]
     assert (row["roof"], row["bound"]) == (0.8, "memory")  # 4 B of 10 B/s in half a second, 50 FLOP of 200 FLOP/s would be 0.5
     assert (found["bytes"], found["roof"], found["bound"]) == (4.0, 0.4, "memory")
+
+
+def test_what_no_counter_sees_is_told_by_the_formula():
+    """A kernel of its own, as Triton's: without the formula a call of it would have 0 FLOP."""
+    rows = [{"name": "_fused", "calls": 1, "seconds": 0.5, "flops": None, "bytes": None}]
+    answer = {"rows": rows, "flops": 0.0, "wall": 1.0, "elsewhere": {}, "uncounted": [], "formula": {"flops": 50.0, "bytes": 4.0}}
+    found = profile.shares(answer, {"matmul": {"float32": 200.0}, "copy": 1000.0}, "float32")
+    assert (found["flops"], found["counted"], found["bytes"], found["rate"]) == (50.0, 0.0, 4.0, 50.0)
+    assert (found["roof"], found["bound"]) == (0.25, "compute")
+    assert operators.seen(found) == " by the method's formula (the counter saw 0 FLOP)"
+    assert profile.shares(answer | {"formula": None}, None, "float32")["flops"] == 0.0
+    no_formula_of_bytes = profile.shares(answer | {"formula": {"flops": 50.0, "bytes": None}}, None, "float32")
+    assert no_formula_of_bytes["bytes"] is None and operators.seen(no_formula_of_bytes)
+
+
+def test_a_machine_without_a_calibration_of_its_own_takes_the_committed_one(tmp_path):
+    assert profile.committed_roofs("abc", tmp_path) is None
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a" / "environment.json").write_text('{"abc": {"cpu": "x"}, "def": {"roofs": {"measure": 0, "matmul": {}}}}')
+    (tmp_path / "b" / "environment.json").write_text("damaged")
+    assert profile.committed_roofs("abc", tmp_path) is None and profile.committed_roofs("def", tmp_path) is None
+    roofs = {"measure": profile.roofline.MEASURE_VERSION, "matmul": {"float32": 1.0}, "copy": 1.0}
+    (tmp_path / "b" / "environment.json").write_text(json.dumps({"abc": {"roofs": roofs}}))
+    assert profile.committed_roofs("abc", tmp_path) == roofs
 
 
 def test_kernels_that_no_operation_launched_have_rows_of_their_own():

@@ -58,7 +58,7 @@ ARMS = {"cpu": {0: 1.0, 2: 0.5, 5: 0.5, 10: 0.1}, "cuda": {0: 1.0, 2: 1.0, 5: 0.
 KINDS = {"numpy": ("matmul", "loop", "copy"), "torch": ("layer",), "cuda": ("chain",)}
 WANTED = {"numpy": 880, "torch": 440, "cuda": 200}  # process pairs
 EFFORT = {"cpu": Effort(pairs=1, facts=0), "cuda": Effort(pairs=1, facts=0, turns=60, serve=30.0)}
-PEER_COMPARISONS = 20  # of each of the two workloads: 40 of a tool and an arm
+PEER_COMPARISONS = {0: 20, 5: 10}  # of each of the two workloads: 40 of a tool without a change, 20 with 5 % more
 
 
 def burn(until: float) -> None:
@@ -227,7 +227,7 @@ def row_of(wanted: dict[str, Evidence]) -> dict[str, list]:
 def others(
     minutes: float, disturbed: bool, folder: Path, tools: list[str], cache: Path, *, python: Path | None = None, limit: int = 0
 ) -> Path:  # fmt: skip
-    """Whole comparisons by other tools, the arm with the fewest first, PEER_COMPARISONS of each; the file."""
+    """Whole comparisons by other tools, the arm with the fewest first, PEER_COMPARISONS of an arm; the file."""
     target, on = target_of("peers", disturbed, folder, "cpu")
     mark, have = digests()["peers"], defaultdict(int)
     for row in tallies.read(target, mark):
@@ -241,9 +241,10 @@ def others(
         end, done = time.monotonic() + 60 * minutes, 0
         with Burners(disturbed, minutes), target.open("a", encoding="utf-8") as file:
             while time.monotonic() < end and done != (limit or -1):
-                tool, workload, extra = arm = min(arms, key=lambda one: have[one])
-                if have[arm] >= PEER_COMPARISONS:
+                left = [one for one in arms if have[one] < PEER_COMPARISONS[one[2]]]
+                if not left:
                     break
+                tool, workload, extra = arm = min(left, key=lambda one: have[one])
                 said = made[tool].compare(workload, extra)
                 line = {
                     "digest": mark, "device": "cpu", "on": on, "commit": commit(), "time": time.time(), "tool": tool,
@@ -253,8 +254,10 @@ def others(
                 file.write(json.dumps(line) + "\n")
                 file.flush()
                 have[arm], done = have[arm] + 1, done + 1
-                total = sum(min(have[one], PEER_COMPARISONS) for one in arms)
-                print(f"{total} of {len(arms) * PEER_COMPARISONS}: {tool}, {workload} +{extra} %: {said}", flush=True)
+                total = sum(min(have[one], PEER_COMPARISONS[one[2]]) for one in arms)
+                print(
+                    f"{total} of {sum(PEER_COMPARISONS[one[2]] for one in arms)}: {tool}, {workload} +{extra} %: {said}", flush=True
+                )
     finally:
         for tool in set(tools) - {"asv"}:
             shutil.rmtree(places[tool], ignore_errors=True)

@@ -83,7 +83,10 @@ def test_a_quantity_that_only_one_suite_measures_stays(tmp_path, made):
     to = tmp_path / "results"
     joules = {**made[0], "suite": "energy", "readings": {**made[0]["readings"], "serve.energy": {"unit": "J", "value": 2.0}}}
     plain = {**made[0], "time": "2030-01-01T00:00:00Z"}
-    plain["readings"] = {**plain["readings"], "serve.energy": {"unit": "J", "value": None, "reason": "the suite asks for no energy window"}}
+    plain["readings"] = {
+        **plain["readings"],
+        "serve.energy": {"unit": "J", "value": None, "reason": "the suite asks for no energy window"},
+    }
     results.add(run(tmp_path / "energy", [joules]), to)
     assert results.add(run(tmp_path / "plain", [plain]), to) == ["intel-xeon-2c-abcdef/quick.jsonl: nothing new, 0 records"]
     assert not (to / "intel-xeon-2c-abcdef" / "quick.jsonl").exists()
