@@ -1,7 +1,8 @@
 """asv benchmarks out of a suite: one class per method, so that a new method needs no file here.
 
 The suite is EFFBENCH_ASV_SUITE, by default smoke. time_serve is CPU time where the work is on the CPU; FLOPs, bytes and quality are
-track_ series. asv keeps the history; `effbench compare` judges a change (docs/comparing.md).
+track_ series. For asv less is always better, so a quality of which more is better is a series of its inverse. asv keeps the history;
+`effbench compare` judges a change (docs/comparing.md).
 """
 
 import importlib
@@ -19,6 +20,7 @@ from effbench.plan.registry import Registry
 from effbench.run.session import Session
 
 REGISTRY = Registry.read()
+SMALLEST = 1e-9  # a quality of nothing: its inverse must be a number
 
 
 def groups():
@@ -78,13 +80,25 @@ def serve(self, setting):
         self.session.backend.synchronise(self.call(batch))
 
 
-def tracker(metric: str, unit: str):
+def tracker(metric: str, unit: str, *, inverse: bool = False):
     def track(self, setting):
         value = self._readings().get(metric, {}).get("value")
-        return float("nan") if value is None else value
+        if value is None:
+            return float("nan")
+        return 1 / max(value, SMALLEST) if inverse else value
 
-    track.unit = unit
+    track.unit = f"1/({unit})" if inverse else unit
     return track
+
+
+def quality(task) -> dict:
+    """The track_ series of a task's metrics, named so that asv and a reader know which way is up."""
+    found = {}
+    for name, metric in task.metrics.items():
+        inverse = metric.better == "higher"
+        series = f"track_quality_{name}".replace("@", "_at_").replace("-", "_") + ("_inverse" if inverse else "")
+        found[series] = tracker(f"quality.{name}", metric.unit, inverse=inverse)
+    return found
 
 
 def bench(trial, task) -> type:
@@ -93,10 +107,7 @@ def bench(trial, task) -> type:
     }
     body = {"trial": trial, "settings": settings, "params": [list(settings)], "param_names": ["setting"]}
     body["track_build_time"] = tracker("build.time", "s")
-    body |= {
-        f"track_quality_{name}".replace("@", "_at_").replace("-", "_"): tracker(f"quality.{name}", metric.unit)
-        for name, metric in task.metrics.items()
-    }
+    body |= quality(task)
     if trial.cases:
         body |= {"time_serve": serve, "peakmem_serve": serve, "track_serve_flops": tracker("serve.flops", "FLOP")}
         body["track_size_bytes"] = tracker("size.bytes", "B")
