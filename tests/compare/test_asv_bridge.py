@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BRIDGE = ROOT / "suites" / "asv" / "bridge.py"
-SUITE = 'name = "one"\nsize = "smoke"\n[[run]]\ntask = "vector-search"\ndata = ["clustered(n=500, d=16, rank=8, queries=64)"]\nmethods = ["exact"]\n'
+SUITE = 'name = "one"\nsize = "smoke"\n[[run]]\ntask = "vector-search"\ndata = ["clustered(n=500, d=16, rank=8, queries=300)"]\nmethods = ["exact"]\n'
 CALL = f"""
 import sys
 sys.path.insert(0, {str(BRIDGE.parent)!r})
