@@ -26,7 +26,6 @@ from ..run.progress import Progress
 from ..run.schedule import Runner
 from ..run.supervisor import Lost, Nurseries
 from ..study import results
-from ..study.records import ENVIRONMENT
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ def profile(options: Options) -> dict[str, Any]:
         finally:
             if child is not None:
                 child.end()
-    roofs = roofline.load(roofline_folder(), key, options.device, options.threads) or committed_roofs(key)
+    roofs = roofline.load(roofline_folder(), key, options.device, options.threads) or results.roofs(key)
     found = {
         "task": trial.task, "method": trial.method, "params": trial.params, "knobs": dict(knobs), "case": case, "data": str(trial.data),
         "size": trial.size, "device": trial.device, "dtype": trial.dtype, "backend": trial.backend,
@@ -150,19 +149,6 @@ def profile(options: Options) -> dict[str, Any]:
     return (
         found | shares(answer, roofs, trial.dtype) | {name: answer[name] for name in ("wall", "profiled", "calls", "trace", "note")}
     )
-
-
-def committed_roofs(key: str, where: Path | None = None) -> dict[str, Any] | None:
-    """The roofs of this environment key beside the committed results: of this machine, or of one with the same description."""
-    where = where or results.folder()
-    for path in sorted(where.glob(f"*/{ENVIRONMENT}")) if where is not None else ():
-        try:
-            roofs = json.loads(path.read_text(encoding="utf-8"))[key]["roofs"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        if roofline.sound(roofs):
-            return roofs
-    return None
 
 
 def shares(answer: dict, roofs: dict | None, dtype: str) -> dict[str, Any]:

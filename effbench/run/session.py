@@ -279,13 +279,19 @@ class Session:
 
     def stated(self, setting: Setting) -> Flops | None:
         """FLOPs and bytes of a call of one (case, knobs) by the method's formula; None where it has none. Makes one untimed call."""
-        call, run = self.call(setting), self.method.run
+        call = self.call(setting)
+        _, counts = self._counted(call, self.batches(setting[0])[:1])
+        return self.method.flops("serve", self.case(setting[0]), counts)
+
+    def _counted(self, call: Callable[[Any], Any], batches: list) -> tuple[list, dict[str, float]]:
+        """The answers to the batches, and what the method counted by `run.tally`, the mean of a call."""
+        run = self.method.run
         run._counting, run._counts = True, {}
         try:
-            self.backend.synchronise(call(self.batches(setting[0])[0]))
+            answers = [call(batch) for batch in batches]
         finally:
             run._counting = False
-        return self.method.flops("serve", self.case(setting[0]), dict(run._counts))
+        return answers, {name: value / len(batches) for name, value in run._counts.items()}
 
     def remember(self, setting: Setting, index: int, output: Any) -> None:
         """Keep the last timed answer: `score` checks that untimed calls give the same."""
@@ -300,7 +306,7 @@ class Session:
         from ..measure.counting import serve_flops
 
         name, _ = setting
-        call, batches, run = self.call(setting), self.batches(name), self.method.run
+        call, batches = self.call(setting), self.batches(name)
         self.backend.device_reset()
         outputs, peaks, spent = [], [], 0.0
         for batch in batches:
@@ -323,13 +329,8 @@ class Session:
             readings["serve.device_peak_memory"] = device
         # Work that depends on the data is averaged over several batches, fewer where a call is long.
         probes = batches[: max(1, min(len(batches), PROBES, int(PROBE_SECONDS / max(each, 1e-9))))]
-        run._counting, run._counts = True, {}
-        try:
-            answers = [call(batch) for batch in probes]
-            items = float(sum(self.task.items(batch, answer) for batch, answer in zip(probes, answers))) / len(probes)
-        finally:
-            run._counting = False
-        counts = {count: value / len(probes) for count, value in run._counts.items()}
+        answers, counts = self._counted(call, probes)
+        items = float(sum(self.task.items(batch, answer) for batch, answer in zip(probes, answers))) / len(probes)
         readings["serve.items"] = reading(items, "item")
         formula = self.method.flops("serve", self.case(name), counts)
         readings.update(serve_flops(formula, lambda: [call(batch) for batch in probes], self.method.backend, len(probes)))

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..api.errors import RecordError
 from ..api.record import dumps, identity
+from ..measure import roofline
 from ..plan.origins import beside
 from .records import ENVIRONMENT, read
 
@@ -34,6 +35,19 @@ def files(where: Path | None = None) -> list[Path]:
     where = where or folder()
     found = sorted(where.glob("*/*.jsonl")) if where is not None else []
     return [path for path in found if path.parent.name != TUNING]
+
+
+def roofs(key: str, where: Path | None = None) -> dict[str, Any] | None:
+    """What a calibration of this environment key reached, of this machine or of one with the same description; None without one."""
+    where = where or folder()
+    for path in sorted(where.glob(f"*/{ENVIRONMENT}")) if where is not None else ():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))[key]["roofs"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if roofline.sound(found):
+            return found
+    return None
 
 
 def add(run: Path, to: Path | None = None) -> list[str]:

@@ -92,15 +92,15 @@ def test_what_no_counter_sees_is_told_by_the_formula():
 
 
 def test_a_machine_without_a_calibration_of_its_own_takes_the_committed_one(tmp_path):
-    assert profile.committed_roofs("abc", tmp_path) is None
+    assert profile.results.roofs("abc", tmp_path) is None
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     (tmp_path / "a" / "environment.json").write_text('{"abc": {"cpu": "x"}, "def": {"roofs": {"measure": 0, "matmul": {}}}}')
     (tmp_path / "b" / "environment.json").write_text("damaged")
-    assert profile.committed_roofs("abc", tmp_path) is None and profile.committed_roofs("def", tmp_path) is None
+    assert profile.results.roofs("abc", tmp_path) is None and profile.results.roofs("def", tmp_path) is None
     roofs = {"measure": profile.roofline.MEASURE_VERSION, "matmul": {"float32": 1.0}, "copy": 1.0}
     (tmp_path / "b" / "environment.json").write_text(json.dumps({"abc": {"roofs": roofs}}))
-    assert profile.committed_roofs("abc", tmp_path) == roofs
+    assert profile.results.roofs("abc", tmp_path) == roofs
 
 
 def test_kernels_that_no_operation_launched_have_rows_of_their_own():
