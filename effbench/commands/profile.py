@@ -169,7 +169,8 @@ def shares(answer: dict, roofs: dict | None, dtype: str) -> dict[str, Any]:
         )
     stated = answer.get("formula") or {}
     flops = answer["flops"] if stated.get("flops") is None else stated["flops"]
-    moved = stated.get("bytes") or sum(row["bytes"] for row in rows if row.get("bytes")) or None
+    seen = sum(row["bytes"] for row in rows if row.get("bytes"))
+    moved = max(stated.get("bytes") or 0, seen) or None  # a formula gives the least, the rows what no kernel hides
     whole = flops / answer["wall"] if flops and answer["wall"] > 0 else None
     return {
         "rows": rows, "flops": flops, "counted": answer["flops"], "bytes": moved, "rate": whole, "peak": peak,

@@ -89,6 +89,8 @@ def test_what_no_counter_sees_is_told_by_the_formula():
     assert profile.shares(answer | {"formula": None}, None, "float32")["flops"] == 0.0
     no_formula_of_bytes = profile.shares(answer | {"formula": {"flops": 50.0, "bytes": None}}, None, "float32")
     assert no_formula_of_bytes["bytes"] is None and operators.seen(no_formula_of_bytes)
+    more = profile.shares(answer | {"rows": [{**rows[0], "bytes": 9.0}]}, None, "float32")
+    assert more["bytes"] == 9.0, "operations moved more than the least"
 
 
 def test_a_machine_without_a_calibration_of_its_own_takes_the_committed_one(tmp_path):
