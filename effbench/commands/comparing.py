@@ -25,7 +25,9 @@ def compare(
     method: Annotated[list[str] | None, typer.Option(help="Only this method; may be repeated.")] = None,
     since: Annotated[str, typer.Option(help="Only methods whose content key differs between this commit and HEAD.")] = "",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    precise: Annotated[bool, typer.Option("--precise", help="30 process pairs and 1 % instead of 10 and 2 %.")] = False,
+    precise: Annotated[
+        bool, typer.Option("--precise", help="30 process pairs and 1 % instead of 10 and 2 % (cuda: 15 instead of 5).")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 where something is unclear.")] = False,
     across: Annotated[bool, typer.Option("--across", help="Stored runs: compare unlike machines or data all the same.")] = False,
     every: Annotated[bool, typer.Option("--all", help="Also list what is the same.")] = False,

@@ -17,12 +17,15 @@ from ..plan.origins import plugin_origins
 from ..plan.registry import Registry
 from ..run import commits
 from ..run.committed import Committed
+from ..run.contexts import DeviceDriver
 from ..run.materials import Materials
 from ..run.pairs import SIDES, Driver, Effort, Evidence, Samples, Setting, Side
 from ..study import compare as study
 from ..study.compare import Judged, Row, Times, Verdicts
 
 DEFAULT, PRECISE = (Effort(), 0.02), (Effort(pairs=30, facts=5), 0.01)
+# On a device the clock is steadier and each pair holds ten contexts (`run.contexts`).
+ON_DEVICE, PRECISE_ON_DEVICE = (Effort(pairs=5, turns=60, serve=6.0), 0.01), (Effort(pairs=15, facts=5, turns=60, serve=6.0), 0.01)
 
 
 @dataclass
@@ -49,7 +52,8 @@ def compare(options: Options) -> Verdicts:
     say = (lambda text: None) if options.quiet else (lambda text: print(text, file=sys.stderr, flush=True))
     change = commits.resolve(options.commits, options.repository)
     suite = suites.read(options.suite).override(devices=(options.device,))
-    effort, effect = PRECISE if options.precise else DEFAULT
+    on_cpu = options.device == "cpu"
+    effort, effect = (PRECISE if options.precise else DEFAULT) if on_cpu else (PRECISE_ON_DEVICE if options.precise else ON_DEVICE)
     effort, effect = options.effort or effort, options.effect or effect
     found = Verdicts(change.base, change.head)
     named = {"base": change.base, "head": change.head}
@@ -70,9 +74,11 @@ def compare(options: Options) -> Verdicts:
             say(f"{change.base[:10]} against {change.head[:10]}: {len(benches)} benchmarks, {effort.pairs} process pairs")
             materials = Materials()
             sides = {name: Side(name, registries[name], materials) for name in SIDES}
-            driver = Driver(sides, effort, memory=suite.limits.memory, seconds=suite.limits.seconds, say=say)
+            driver = (Driver if on_cpu else DeviceDriver)(
+                sides, effort, memory=suite.limits.memory, seconds=suite.limits.seconds, say=say
+            )
             try:
-                judge = Judge(effect, options.device == "cpu", directions(registries["head"]))
+                judge = Judge(effect, on_cpu, directions(registries["head"]))
                 found.rows = measured(driver, benches, judge, registries, change, found.notes, say)
             finally:
                 driver.close()

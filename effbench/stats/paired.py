@@ -1,13 +1,13 @@
 """The verdict of a comparison from alternating samples: two arms timed in the same rounds, in one or several process pairs.
 
-log(candidate / baseline) per round, the median of a process, Student's t over the processes: rounds of one process share its
+log(candidate / baseline) per round, the median of a process (or the mean, see `middle`), Student's t over the processes: rounds of one process share its
 memory layout and are not independent. With one process the blocks of consecutive rounds stand in for processes; that covers
 drift within the process and nothing between processes, and the result says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import exp, log1p, nan
 
@@ -41,16 +41,19 @@ def compare(
     minimum_effect: float = 0.02,
     level: float = 0.95,
     better: str = "lower",
+    middle: Callable[[np.ndarray], float] = np.median,
 ) -> Comparison:
     """One sequence of samples per process for each arm, element r of both from round r. All samples are positive.
 
+    `middle` makes one number of a process's log ratios: the median where they are rounds, among which stray ones are late; the mean
+    where they are independent draws with more than one mode.
     `better` is "lower" for times and "higher" for throughputs; FASTER always means that the candidate is the better one.
     ValueError where the arms do not pair up.
     """
     logs = [_log_ratios(c, b) for c, b in zip(*_paired(candidate, baseline))]
     rounds = sum(map(len, logs))
     if len(logs) > 1:
-        units, unit = [float(np.median(rows)) for rows in logs], f"{len(logs)} processes"
+        units, unit = [float(middle(rows)) for rows in logs], f"{len(logs)} processes"
     elif rounds >= MIN_ROUNDS:
         units = [float(np.median(block)) for block in np.array_split(logs[0], BLOCKS)]
         unit = f"{BLOCKS} blocks of one process (differences between processes are not covered)"

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from math import exp, inf, isfinite, log, log1p, nan
-from statistics import median
+from statistics import fmean, median
 
 from ..stats import interval
 from ..stats.paired import Comparison, compare, decide
@@ -87,7 +87,7 @@ class Verdicts:
 
 @dataclass(frozen=True)
 class Times:
-    """One process pair: paired turns in seconds. `cpu` is all zeros where it is not known."""
+    """One process pair: paired turns in seconds, or the medians of paired contexts of a device. `cpu` is all zeros where it is not known."""
 
     base_wall: Sequence[float]
     head_wall: Sequence[float]
@@ -119,8 +119,10 @@ class Judged:
 
 
 def judge_times(pairs: Sequence[Times], *, effect: float, on_cpu: bool) -> Judged:
-    """The verdict on CPU time where it is to be had; on wall time where only waiting changed, beyond a larger effect."""
-    wall = _clock(pairs, "wall", max(effect, WALL_EFFECT) if on_cpu else effect)
+    """The verdict on CPU time where it is to be had; on wall time where only waiting changed, beyond a larger effect.
+
+    On another device a pair holds contexts, not turns (`run.contexts`): each has one of a few speeds, so their mean is what settles."""
+    wall = _clock(pairs, "wall", max(effect, WALL_EFFECT) if on_cpu else effect, fmean if not on_cpu else median)
     known = all(min(*pair.base_cpu, *pair.head_cpu) > 0 for pair in pairs)
     beside = (wall.ratio, wall.low, wall.high)
     if not on_cpu or not known:
@@ -131,9 +133,9 @@ def judge_times(pairs: Sequence[Times], *, effect: float, on_cpu: bool) -> Judge
     return Judged(cpu.ratio, cpu.low, cpu.high, cpu.verdict, f"CPU time, {cpu.rule}", beside)
 
 
-def _clock(pairs: Sequence[Times], clock: str, effect: float) -> Comparison:
+def _clock(pairs: Sequence[Times], clock: str, effect: float, middle: Callable = median) -> Comparison:
     head, base = ([getattr(pair, f"{side}_{clock}") for pair in pairs] for side in ("head", "base"))
-    return compare(head, base, minimum_effect=effect)
+    return compare(head, base, minimum_effect=effect, middle=middle)
 
 
 def suspected(found: Judged, effect: float) -> bool:

@@ -48,6 +48,7 @@ from effbench.plan import benches
 from effbench.plan.origins import OWN, Origin
 from effbench.plan.registry import Registry
 from effbench.plan.suite import parse
+from effbench.run.contexts import DeviceDriver
 from effbench.run.materials import Materials
 from effbench.run.pairs import SIDES, Driver, Effort, Evidence, Side
 from effbench.run.provenance import commit
@@ -58,6 +59,7 @@ ARMS = {"cpu": {0: 1.0, 2: 0.5, 5: 0.5, 10: 0.1}, "cuda": {0: 1.0, 2: 1.0, 5: 0.
 KINDS = {"numpy": ("matmul", "loop", "copy"), "torch": ("layer",), "cuda": ("chain",)}
 WANTED = {"numpy": 880, "torch": 440, "cuda": 200}  # process pairs
 EFFORT = {"cpu": Effort(pairs=1, facts=0), "cuda": Effort(pairs=1, facts=0, turns=60, serve=30.0)}
+DRIVERS = {"cpu": Driver, "cuda": DeviceDriver}
 PEER_COMPARISONS = {0: 20, 5: 10}  # of each of the two workloads: 40 of a tool without a change, 20 with 5 % more
 
 
@@ -86,13 +88,16 @@ class Burners:
             process.terminate()
 
 
-class Costed(Driver):
+def costed(device: str, *given, **named) -> Driver:
     """The driver of `effbench compare`, which also remembers the CPU seconds of each benchmark's own part of a pair."""
 
-    def time(self, pair, item) -> None:
-        before = pair.cpu()
-        super().time(pair, item)
-        self.spent[name_of(item.bench.head)] = max(0.0, pair.cpu() - before)
+    class Costed(DRIVERS[device]):
+        def time(self, pair, item) -> None:
+            before, name = pair.cpu(), name_of(item.bench.head)
+            super().time(pair, item)
+            self.spent[name] = self.spent.get(name, 0.0) + max(0.0, pair.cpu() - before)
+
+    return Costed(*given, **named)
 
 
 def name_of(trial) -> str:
@@ -122,7 +127,11 @@ def digests() -> dict[str, str]:
     """Of what decides a measurement: lines of another engine, other workloads or other tools are not mixed in."""
     measure = [ROOT / "effbench" / name for name in ("run/pairs.py", "measure/latency.py", "measure/cuda.py")]
     pins = hashlib.sha256(json.dumps(peers.PINS, sort_keys=True).encode()).hexdigest()[:4]
-    return {"pairs": digest_of(*measure, HERE / "workloads"), "peers": f"{digest_of(peers.FILES)[:8]}{pins}"}
+    device = [*measure, ROOT / "effbench" / "run" / "contexts.py", HERE / "workloads"]
+    return {
+        "pairs": digest_of(*measure, HERE / "workloads"), "pairs on a device": digest_of(*device),
+        "peers": f"{digest_of(peers.FILES)[:8]}{pins}",
+    }  # fmt: skip
 
 
 def used() -> float:
@@ -138,7 +147,7 @@ def collect(
     """Measure until `minutes` are over, or `limit` process pairs (0: what is wanted of one `among` several) are there; the file."""
     target, on = target_of("pairs", disturbed, folder, device)
     on = f"{on}, {among} side by side" if among > 1 else on
-    mark, have = digests()["pairs"], defaultdict(int)
+    mark, have = digests()["pairs" if device == "cpu" else "pairs on a device"], defaultdict(int)
     wants = {kind: -(-count // among) for kind, count in WANTED.items()}
     for row in tallies.read(target, mark):
         have[row["backend"]] += 1
@@ -147,7 +156,7 @@ def collect(
     head = {"digest": mark, "device": device, "on": on, "commit": commit()}
     start, first, done = time.monotonic(), used(), 0
     end = start + 60 * minutes
-    driver = Costed(both, effort or EFFORT[device], say=lambda text: None, seed=time.time_ns())
+    driver = costed(device, both, effort or EFFORT[device], say=lambda text: None, seed=time.time_ns())
     with Burners(disturbed, minutes), target.open("a", encoding="utf-8") as file:
         try:
             while time.monotonic() < end and done != (limit or -1) and (left := [k for k in kinds if have[k] < wants[k]]):

@@ -175,8 +175,8 @@ def test_rows_of_all_records(tmp_path):
     assert (pyperf["n"], pyperf["hits"], pyperf["cpu"]) == (5, 2, 30.0), "in A/A, either way is a false alarm"
     assert pyperf["low"] == pytest.approx(0.0527, abs=1e-3)
     assert pyperf["high"] == pytest.approx(0.8534, abs=1e-3)
-    assert by["quiet, a GPU", "effbench, 5 pairs", 0, "chain"]["n"] == 2
-    assert by["quiet, a GPU", "effbench, 5 pairs, 1 %", 2, "chain"]["hits"] == 1
+    assert by["quiet, a GPU", "effbench", 0, "chain"]["n"] == 2
+    assert by["quiet, a GPU", "effbench", 2, "chain"]["hits"] == 1
     printed = tallies.markdown(rows)
     assert "| 5 | 2 | 40.0% [5.3%, 85.3%] |" in printed
     assert len({line.count("|") for line in printed.splitlines()}) == 1
