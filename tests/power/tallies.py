@@ -124,8 +124,9 @@ def all_rows(folder: Path, digests: dict[str, str]) -> list[dict]:
     rows = []
     for path in sorted(folder.glob("*.jsonl")):
         kind, _, rest = path.stem.partition("-")
-        marks = [digests[name] for name in (kind, f"{kind} on a device") if name in digests]
-        lines = next(filter(None, (read(path, mark) for mark in marks)), [])
+        lines = []
+        for name, devices in ((kind, ("cpu",)), (f"{kind} on a device", ("cuda",))):
+            lines += [line for line in read(path, digests.get(name, "")) if line.get("device", "cpu") in devices]
         if lines:
             state, on, device = rest.partition("-")[0], lines[0].get("on", ""), lines[0].get("device", "cpu")
             host = f"{state}, {on}" if on else state

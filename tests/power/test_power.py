@@ -143,8 +143,15 @@ def records(folder: Path) -> None:
     arms = {"loop+0": columns(1.0, "cpu"), "loop+5": columns(1.05, "cpu")}
     stale = {**own, "digest": "old", "arms": {"loop+0": columns(2.0, "cpu")}}
     write("pairs-quiet-1.jsonl", [stale] * 10 + [{**own, "cpu": cost, "arms": arms}] * 20)
-    gpu = {**own, "device": "cuda", "on": "a GPU", "arms": {"chain+0": columns(1.0, "cuda"), "chain+2": columns(1.02, "cuda")}}
-    write("pairs-quiet-2.jsonl", [gpu] * 10)
+    gpu = {
+        **own,
+        "digest": "g",
+        "device": "cuda",
+        "on": "a GPU",
+        "arms": {"chain+0": columns(1.0, "cuda"), "chain+2": columns(1.02, "cuda")},
+    }
+    earlier = {**gpu, "digest": "d", "arms": {"chain+0": columns(2.0, "cuda")}}  # one context a pair
+    write("pairs-quiet-2.jsonl", [earlier] * 10 + [gpu] * 10)
     peer = {
         "digest": "p",
         "on": "a CPU",
@@ -164,7 +171,7 @@ def records(folder: Path) -> None:
 
 def test_rows_of_all_records(tmp_path):
     records(tmp_path)
-    rows = tallies.all_rows(tmp_path, {"pairs": "d", "peers": "p"})
+    rows = tallies.all_rows(tmp_path, {"pairs": "d", "pairs on a device": "g", "peers": "p"})
     by = {(row["host"], row["rule"], row["extra"], row["workload"]): row for row in rows}
     quiet = by["quiet, a CPU", "effbench", 0, "loop"]
     assert (quiet["n"], quiet["hits"], quiet["cpu"]) == (2, 0, 15.0)
@@ -184,7 +191,7 @@ def test_rows_of_all_records(tmp_path):
 
 def test_the_figure_is_drawn_from_rows(tmp_path):
     records(tmp_path)
-    rows = tallies.all_rows(tmp_path, {"pairs": "d", "peers": "p"})
+    rows = tallies.all_rows(tmp_path, {"pairs": "d", "pairs on a device": "g", "peers": "p"})
     rows[0]["host"] = "quiet, <b> & a CPU"
     text = drawing.svg(rows)
     assert text == drawing.svg(list(reversed(rows)))
