@@ -24,6 +24,9 @@ def compare(
     task: Annotated[list[str] | None, typer.Option(help="Only this task; may be repeated.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="Only this method; may be repeated.")] = None,
     since: Annotated[str, typer.Option(help="Only methods whose content key differs between this commit and HEAD.")] = "",
+    unchanged: Annotated[
+        bool, typer.Option("--unchanged", help="Also measure benchmarks whose files, settings and data are the same in both.")
+    ] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     precise: Annotated[
         bool, typer.Option("--precise", help="30 process pairs and 1 % instead of 10 and 2 % (cuda: 15 instead of 5).")
@@ -52,8 +55,9 @@ def compare(
         from . import gate
 
         options = gate.Options(
-            targets[0], suite, tuple(task or ()), tuple(method or ()), since, precise, strict, device, repository, quiet or as_json
-        )
+            targets[0], suite, tuple(task or ()), tuple(method or ()), since=since, unchanged=unchanged, precise=precise, strict=strict,
+            device=device, repository=repository, quiet=quiet or as_json,
+        )  # fmt: skip
         found = gate.compare(options)
     else:
         raise EffbenchError(f"{len(targets)} things to compare", where="effbench compare", remedy="Give BASE..HEAD, or two runs.")

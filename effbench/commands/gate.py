@@ -17,7 +17,7 @@ from ..plan.origins import plugin_origins
 from ..plan.registry import Registry
 from ..run import commits
 from ..run.committed import Committed
-from ..run.contexts import DeviceDriver
+from ..run.counts import driver_for
 from ..run.materials import Materials
 from ..run.pairs import SIDES, Driver, Effort, Evidence, Samples, Setting, Side
 from ..study import compare as study
@@ -37,6 +37,7 @@ class Options:
     tasks: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
     since: str = ""
+    unchanged: bool = False  # also measure benchmarks whose content is the same on both sides
     precise: bool = False
     strict: bool = False
     device: str = "cpu"
@@ -68,20 +69,20 @@ def compare(options: Options) -> Verdicts:
             name: Registry.read([commits.origin(folder, f"{name} ({named[name][:12]})"), *plugins])
             for name, folder in folders.items()
         }
-        matched = select(options, suite, registries, found)
+        matched = select(options, suite, registries, change.techniques, found)
         benches = matched.benches
         if benches:
             say(f"{change.base[:10]} against {change.head[:10]}: {len(benches)} benchmarks, {effort.pairs} process pairs")
             materials = Materials()
             sides = {name: Side(name, registries[name], materials) for name in SIDES}
-            driver = (Driver if on_cpu else DeviceDriver)(
-                sides, effort, memory=suite.limits.memory, seconds=suite.limits.seconds, say=say
-            )
+            driver = driver_for(options.device)(sides, effort, memory=suite.limits.memory, seconds=suite.limits.seconds, say=say)
             try:
                 judge = Judge(effect, on_cpu, directions(registries["head"]))
                 found.rows = measured(driver, benches, judge, registries, change, found.notes, say)
             finally:
                 driver.close()
+        else:
+            verify((), registries, change, found.notes)
     found.rule = f"{effort.pairs} process pairs, minimum effect {effect:.0%}, changes measured again with fresh processes"
     found.code = study.code(found.rows, strict=options.strict)
     found.seconds = time.monotonic() - start
@@ -93,8 +94,8 @@ def uncommitted(repository: Path) -> list[str]:
     return ["the working tree has uncommitted changes, which are not part of HEAD and were not measured"] if state else []
 
 
-def select(options: Options, suite, registries: dict[str, Registry], found: Verdicts) -> Matched:
-    """The benchmarks to measure, and notes on those that are not."""
+def select(options: Options, suite, registries: dict[str, Registry], techniques, found: Verdicts) -> Matched:
+    """The benchmarks to measure, and notes on those that are not. `techniques`: files of techniques that the diff touches."""
 
     def tuned(registry):
         return Committed(registry, suite.size)
@@ -120,6 +121,19 @@ def select(options: Options, suite, registries: dict[str, Registry], found: Verd
         matched.benches = chosen
     elif not matched.benches:
         found.notes.append("the two sides share no benchmark: nothing was measured")
+    elif not options.unchanged:
+        # One that loads a file of the diff is measured whatever its key says: whether each side loaded its own is then verified.
+        chosen = [bench for bench in matched.benches if bench.changed or plan.touched(bench, registries, techniques)]
+        same, what = len(matched.benches) - len(chosen), "the same content key (files, settings and data) on both sides"
+        if not chosen:
+            found.notes.append(
+                f"all {same} benchmarks have {what}: nothing can differ, and nothing was measured; --unchanged measures them"
+            )
+        elif same:
+            found.notes.append(
+                f"{same} of {len(matched.benches)} benchmarks have {what}: not measured; --unchanged measures them too"
+            )
+        matched.benches = chosen
     return matched
 
 

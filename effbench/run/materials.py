@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ class Materials:
         self.cache = cache or cache_folder().parent / "prepared"
         self._digests: dict[tuple, str] = {}
         self._failed: dict[str, tuple[str, str]] = {}
+        self._lock = threading.Lock()  # a comparison counts in several threads
 
     def missing(self, data: Data) -> str:
         """Why this data cannot be used here, or ""."""
@@ -44,6 +46,10 @@ class Materials:
 
     def prepared(self, trial: Trial, runner: Any) -> dict:
         """{"path", "digest", "time"}: the npz with the shared material, made in a worker of its own where it is not cached."""
+        with self._lock:
+            return self._prepared(trial, runner)
+
+    def _prepared(self, trial: Trial, runner: Any) -> dict:
         from .supervisor import Lost
 
         registry = runner.plan.registry

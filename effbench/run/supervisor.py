@@ -105,16 +105,17 @@ def worker_environment(backend: str, device: str, threads: int) -> dict[str, str
 
 
 class Nursery:
-    """A running forkserver for one (backend, device, threads); `extra` variables override the environment."""
+    """A running forkserver for one (backend, device, threads); `extra` variables override the environment, `preload` names modules
+    that are imported before anything is forked, beside the framework's own."""
 
-    def __init__(self, backend: str, device: str, threads: int, *, extra: dict[str, str] | None = None):
+    def __init__(self, backend: str, device: str, threads: int, *, extra: dict[str, str] | None = None, preload: str = ""):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.mark = uuid.uuid4().hex
         self.lost = False
         environment = {**worker_environment(backend, device, threads), **(extra or {}), MARK: self.mark}
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "effbench.run.nursery", str(theirs.fileno()), PRELOAD[backend]],
+                [sys.executable, "-P", "-m", "effbench.run.nursery", str(theirs.fileno()), ",".join(filter(None, [PRELOAD[backend], preload]))],
                 pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )  # fmt: skip

@@ -47,7 +47,7 @@ def test_other_answers_and_more_work_are_heard(repository):
 
 
 def test_a_method_that_breaks_is_a_regression_with_its_reason(repository):
-    found = repository.compare("broken")
+    found = repository.compare("broken", unchanged=True)
     assert said(found, "BROKEN") == {("vector-sum", "status"): "BROKEN"}
     assert "lost" in found.rows[0].note
     assert any(row.bench.startswith("sums/loop-sum") and row.verdict == "SAME" for row in found.rows), (
@@ -69,25 +69,61 @@ def test_one_crash_is_tried_again_and_two_are_believed(repository, monkeypatch):
     monkeypatch.setattr(Driver, "ask_build", flaky)
     effort = Effort(pairs=2, facts=1, turns=4, turn=0.002, serve=0.2)
     limit = 1
-    found = repository.compare("docs", methods=("vector-sum",), effort=effort, effect=0.5)
+    found = repository.compare("docs", methods=("vector-sum",), effort=effort, effect=0.5, unchanged=True)
     assert crashes
     assert not said(found, "BROKEN", "SLOWER", "WORSE")
     assert any(row.metric == "serve.latency" for row in found.rows)
     crashes.clear()
     limit = 10_000
-    found = repository.compare("docs", methods=("vector-sum",), effort=effort, effect=0.5)
+    found = repository.compare("docs", methods=("vector-sum",), effort=effort, effect=0.5, unchanged=True)
     assert said(found, "BROKEN", "UNCLEAR")
     assert found.code == 1
 
 
 def test_words_alone_change_nothing(repository):
-    found = repository.compare("docs")
+    found = repository.compare("docs", unchanged=True)
     assert not said(found, "SLOWER", "FASTER", "WORSE", "BETTER", "BROKEN")
     assert found.code == 0
     assert {row.setting for row in found.rows if row.metric == "serve.latency"} == {"batch"}
     refused = [note for note in found.notes if "first" in note]
     assert len(refused) == 2, "a refused case ends itself and nothing else"
     assert "base skipped: adds batches only; head skipped: adds batches only" in refused[0]
+
+
+def test_what_cannot_differ_is_not_measured_unless_asked(repository, monkeypatch):
+    measured = []
+    monkeypatch.setattr(Driver, "measure", lambda self, wanted, **how: measured.extend(wanted))
+    found = repository.compare("slow")
+    assert [label.split(" ")[0] for label in measured] == ["sums/loop-sum"]
+    assert any("1 of 2 benchmarks have the same content key" in note and "--unchanged" in note for note in found.notes)
+    measured.clear()
+    found = repository.compare("docs")
+    assert (measured, found.code) == ([], 2)
+    assert any("nothing can differ, and nothing was measured" in note for note in found.notes)
+    repository.compare("docs", unchanged=True)
+    assert len(measured) == 2
+
+
+def test_a_changed_file_that_no_benchmark_loads_is_named(repository):
+    repository.commit("unused", {"implementations/sums/unused.py": "WORDS = 1\n"})
+    found = repository.compare("unused")
+    assert found.code == 2
+    assert any("no compared benchmark loads: sums/unused.py" in note for note in found.notes)
+
+
+def test_counting_side_by_side_gives_every_process_its_own_seed(repository, monkeypatch):
+    seen, before = [], Driver.readings
+
+    def watched(self, child, item, side, prepared):
+        seen.append((item.bench.head.method, side, child.pid))
+        return before(self, child, item, side, prepared)
+
+    monkeypatch.setattr(Driver, "readings", watched)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    effort = Effort(pairs=2, facts=2, turns=2, turn=0.002, serve=0.05)
+    found = repository.compare("docs", unchanged=True, effort=effort, effect=0.9)
+    assert len({pid for *_, pid in seen}) == len(seen) == 2 * 2 * 2, "a fork for each benchmark, side and number"
+    assert {row.verdict for row in found.rows if row.metric.startswith("quality")} == {"SAME"}
 
 
 def test_since_selects_what_changed_and_nothing_is_an_answer_of_its_own(repository, monkeypatch):
