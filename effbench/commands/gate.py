@@ -159,7 +159,7 @@ def measured(driver: Driver, benches, judge, registries, change, notes: list[str
         again = {
             label: Evidence(item.bench, builds=item.builds, saved=item.saved) for label, item in wanted.items() if label in doubtful
         }
-        driver.measure(again, times=times, facts=facts, first=driver.effort.facts)
+        look_again(driver, first, again, times, facts)
     rows = []
     for item in wanted.values():
         rows += broken(item, again.get(item.bench.label), notes)
@@ -170,6 +170,21 @@ def measured(driver: Driver, benches, judge, registries, change, notes: list[str
         pairs = sum(len(next(iter(item.times.values()), [])) for item in wanted.values())
         notes.append(f"{len(disturbed)} of {pairs} timings were disturbed, for example: {disturbed[0]}")
     return study.ordered(rows)
+
+
+def look_again(driver: Driver, first: list[Look], again: dict[str, Evidence], times: set[str], facts: set[str]) -> None:
+    """Fresh pairs into `again`, half of them at first; the rest for benchmarks that these leave open."""
+    effort, done = driver.effort, 0
+    try:
+        for upto in study.looks(effort.pairs):
+            driver.effort = replace(effort, pairs=upto - done)
+            driver.measure(again, times=times, facts=facts, first=effort.facts)
+            done, facts = upto, set()
+            times = {look.item.bench.label for look in first if look.suspected and look.timed and not look.settled(again)}
+            if not times:
+                break
+    finally:
+        driver.effort = effort
 
 
 def verify(items, registries: dict[str, Registry], change, notes: list[str]) -> None:
@@ -237,6 +252,21 @@ class Look:
     timed: bool
     unit: str
 
+    def fresh(self, again: dict[str, Evidence]) -> list:
+        """The same metric of the processes that were started for a second look."""
+        item = again.get(self.item.bench.label, Evidence(self.item.bench))
+        key = (self.setting, self.metric)
+        return [times(sample) for sample in item.times.get(key, ())] if self.timed else known(item.facts.get(key, []))
+
+    def settled(self, again: dict[str, Evidence]) -> bool:
+        """Whether a second look has confirmed a change, or can measure no more."""
+        item, fresh = again[self.item.bench.label], self.fresh(again)
+        return (
+            not item.usable
+            or self.setting in item.failed
+            or (bool(fresh) and study.settle(self.first, fresh, self.judge)[0].changed)
+        )
+
 
 @dataclass
 class Judge:
@@ -270,13 +300,12 @@ class Judge:
     def row(self, look: Look, again: Evidence | None) -> Row:
         judged, note, values = look.judged, "", look.first
         if look.suspected and again is not None:
-            key = (look.setting, look.metric)
             if failures := again.failed.get(None) or again.failed.get(look.setting):
                 side, (status, reason) = next(iter(failures.items()))
                 verdict = study.BROKEN if set(failures) == {"head"} else "UNCLEAR"
                 judged, note = replace(judged, verdict=verdict), f"measured again: {side} {status}: {reason}"
             else:
-                fresh = [times(sample) for sample in again.times.get(key, ())] if look.timed else known(again.facts.get(key, []))
+                fresh = look.fresh({look.item.bench.label: again})
                 if fresh:
                     judged, note = study.settle(look.first, fresh, look.judge)
                     values = [*look.first, *fresh]

@@ -143,6 +143,12 @@ def suspected(found: Judged, effect: float) -> bool:
     return found.changed or (found.verdict == "UNCLEAR" and found.excludes_none and abs(log(found.ratio)) > log1p(effect))
 
 
+def looks(pairs: int) -> tuple[int, ...]:
+    """How many fresh pairs may settle a suspicion: half as many as raised it; all where half did not confirm a change."""
+    half = -(-pairs // 2)
+    return (half, pairs) if half < pairs else (pairs,)
+
+
 def settle(first: Sequence, fresh: Sequence, judge: Callable[[Sequence], Judged]) -> tuple[Judged, str]:
     """The verdict of all processes together; a change counts only if the fresh ones alone exclude that there is none.
 

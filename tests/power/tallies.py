@@ -48,7 +48,7 @@ def read(path: Path, digest: str) -> list[dict]:
 
 
 def comparisons(pairs: Sequence[Pair], count: int, effect: float, *, on_cpu: bool = True) -> list[Found]:
-    """Disjoint comparisons in order: `count` pairs, and as many again where the first raise a suspicion."""
+    """Disjoint comparisons in order: `count` pairs, and half or all as many again where the first raise a suspicion."""
 
     def judge(found):
         return study.judge_times([times for times, _ in found], effect=effect, on_cpu=on_cpu)
@@ -60,9 +60,12 @@ def comparisons(pairs: Sequence[Pair], count: int, effect: float, *, on_cpu: boo
         if study.suspected(found, effect):
             if place + count > len(pairs):
                 break
-            fresh = pairs[place : place + count]
-            found, _ = study.settle(first, fresh, judge)
-            used, place = [*first, *fresh], place + count
+            for upto in study.looks(count):
+                fresh = pairs[place : place + upto]
+                found, _ = study.settle(first, fresh, judge)
+                if found.changed:
+                    break
+            used, place = [*first, *fresh], place + len(fresh)
         costs = [cost for _, cost in used]
         half = (found.high / found.low) ** 0.5 - 1 if found.low > 0 else None
         out.append(Found(found.verdict, found.ratio, None if None in costs else sum(costs), half))
