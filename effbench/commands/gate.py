@@ -16,6 +16,7 @@ from ..plan.benches import Matched
 from ..plan.origins import plugin_origins
 from ..plan.registry import Registry
 from ..run import commits
+from ..run.command import stoppable
 from ..run.committed import Committed
 from ..run.counts import driver_for
 from ..run.materials import Materials
@@ -60,7 +61,7 @@ def compare(options: Options) -> Verdicts:
     named = {"base": change.base, "head": change.head}
     if options.since:
         named["since"] = commits.commit(change.repository, options.since, "--since")
-    with commits.worktrees(change.repository, **named) as folders:
+    with stoppable(), commits.worktrees(change.repository, **named) as folders:
         found.notes += commits.remarks(change, folders)
         if options.commits.rstrip(".").endswith("HEAD") or options.commits.endswith(".."):
             found.notes += uncommitted(change.repository)

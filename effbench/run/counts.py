@@ -1,4 +1,4 @@
-"""What a comparison counts once (FLOPs, memory, size, quality), before anything is timed: two benchmarks at a time where there are cores.
+"""What a comparison counts once (FLOPs, memory, size, quality), before anything is timed: several benchmarks at a time where there are cores.
 
 Nothing here is a time, so forks may run side by side, and they come from nurseries that have loaded what counts a call's operations,
 a second and a half for each fork otherwise. Timed processes come from nurseries of their own (`pairs`, `contexts`).
@@ -16,6 +16,7 @@ from .contexts import DeviceDriver
 from .pairs import SIDES, Driver, Evidence, is_skip
 from .supervisor import Child, Nursery
 
+MOST = 4  # benchmarks that are counted at a time
 # What the counter imports when it is first used.
 COUNTERS = {"torch": "torch.utils.flop_counter,torch._dynamo"}
 
@@ -58,7 +59,8 @@ class CountsFirst:
     def count_all(self, items: list[Evidence], first: int) -> None:
         on_cpu = all(item.bench.head.device == "cpu" for item in items)
         threads = max(item.bench.head.threads for item in items)
-        workers = max(1, min(len(items), (os.cpu_count() or 1) // threads)) if on_cpu else 1  # a device's memory is one for all
+        # No more than MOST: each has interpreters of its own, and a device has one memory for all.
+        workers = max(1, min(MOST, len(items), (os.cpu_count() or 1) // threads)) if on_cpu else 1
         here, counters, done = threading.local(), [], []
 
         def fork(trial: Trial) -> Roaming:
@@ -83,13 +85,16 @@ class CountsFirst:
             if len(done) % 20 == 0 or len(done) == len(items):
                 self.say(f"counted {len(done)} of {len(items)} benchmarks")
 
+        pool = ThreadPoolExecutor(workers, initializer=begin)
         try:
-            with ThreadPoolExecutor(workers, initializer=begin) as pool:
-                for finished in [pool.submit(count, item) for item in items]:
-                    finished.result()
+            for finished in [pool.submit(count, item) for item in items]:
+                finished.result()
         finally:
+            # After Ctrl-C the rest is not begun, and what runs ends with its nursery.
+            pool.shutdown(wait=False, cancel_futures=True)
             for counter in counters:
                 counter.close()
+            pool.shutdown()
 
 
 class HostDriver(CountsFirst, Driver):

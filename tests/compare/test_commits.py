@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -156,6 +157,18 @@ def test_the_same_files_on_both_sides_of_a_real_change_are_an_error(repository, 
     monkeypatch.setattr(gate.commits, "origin", lambda folder, label: before(folder.parent / "base", label))
     with pytest.raises(RunError, match=r"both sides loaded the same sums/loop\.py"):
         repository.compare("slow", methods=("loop-sum",))
+
+
+def test_a_comparison_that_is_ended_leaves_no_worktree(repository):
+    """As the end of a job in CI does it."""
+    command = [sys.executable, "-m", "effbench", "compare", "main..docs", "--unchanged", "--suite", str(repository.suite)]
+    process = subprocess.Popen([*command, "--repository", str(repository.folder)], stderr=subprocess.PIPE, text=True)
+    while "process pairs" not in process.stderr.readline():
+        assert process.poll() is None
+    process.terminate()
+    process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert repository.git("worktree", "list").count("\n") == 1
 
 
 def test_worktrees_are_gone_afterwards(repository):
