@@ -181,7 +181,8 @@ def look_again(driver: Driver, first: list[Look], again: dict[str, Evidence], ti
             driver.effort = replace(effort, pairs=upto - done)
             driver.measure(again, times=times, facts=facts, first=effort.facts)
             done, facts = upto, set()
-            times = {look.item.bench.label for look in first if look.suspected and look.timed and not look.settled(again)}
+            doubted = [look for look in first if look.suspected and look.timed]
+            times = {label for look in doubted if not look.settled(again[label := look.item.bench.label])}
             if not times:
                 break
     finally:
@@ -253,20 +254,16 @@ class Look:
     timed: bool
     unit: str
 
-    def fresh(self, again: dict[str, Evidence]) -> list:
-        """The same metric of the processes that were started for a second look."""
-        item = again.get(self.item.bench.label, Evidence(self.item.bench))
+    def of(self, item: Evidence) -> list:
+        """The same metric in other processes' evidence of the same benchmark."""
         key = (self.setting, self.metric)
         return [times(sample) for sample in item.times.get(key, ())] if self.timed else known(item.facts.get(key, []))
 
-    def settled(self, again: dict[str, Evidence]) -> bool:
+    def settled(self, again: Evidence) -> bool:
         """Whether a second look has confirmed a change, or can measure no more."""
-        item, fresh = again[self.item.bench.label], self.fresh(again)
-        return (
-            not item.usable
-            or self.setting in item.failed
-            or (bool(fresh) and study.settle(self.first, fresh, self.judge)[0].changed)
-        )
+        fresh = self.of(again)
+        confirmed = bool(fresh) and study.settle(self.first, fresh, self.judge)[0].changed
+        return confirmed or not again.usable or self.setting in again.failed
 
 
 @dataclass
@@ -306,7 +303,7 @@ class Judge:
                 verdict = study.BROKEN if set(failures) == {"head"} else "UNCLEAR"
                 judged, note = replace(judged, verdict=verdict), f"measured again: {side} {status}: {reason}"
             else:
-                fresh = look.fresh({look.item.bench.label: again})
+                fresh = look.of(again)
                 if fresh:
                     judged, note = study.settle(look.first, fresh, look.judge)
                     values = [*look.first, *fresh]

@@ -20,14 +20,13 @@ from statistics import median
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parents[1])]
+sys.path[:0] = [str(HERE.parents[1]), str(HERE)]
 
 import numpy as np
 import torch
+from workloads.power.chain import PRODUCTS, WIDTH
 
 from effbench.measure import cuda
-
-PRODUCTS, WIDTH = 100, 512
 
 
 def chain() -> Callable[[Any], torch.Tensor]:
