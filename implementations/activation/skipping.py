@@ -1,7 +1,8 @@
 """A ReLU layer in inference that reads only the rows of W2 whose neurons a token uses: C on the CPU, Triton on a GPU, else torch.
 
 W2 is stored neuron by neuron, so that a neuron that is zero is a contiguous row that is never loaded. W1 is read whole: which neurons
-are used is not known before. Where neither kernel can run, torch gathers the rows, which copies them; `reason` says why.
+are used is not known before. Where neither kernel can run, torch gathers the rows, which copies them; `reason` says why. On a GPU,
+more than 16 tokens are multiplied densely.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def kernel() -> tuple[ctypes.CDLL | None, str]:
 
 
 class SkippingMLP:
-    """x [n, d] -> [n, d] = relu(x up^T + up_bias) rows + bias, of which each token adds its used rows, the k largest at most.
+    """x [n, d] -> [n, d] = relu(x up^T + up_bias) rows + bias, of which only used rows are read, a token's k largest at most.
 
     up, rows [f, d] with a row for each neuron; `k` = 0 is no limit. `how` is "c", "triton" or "torch", which is the fallback.
     """
@@ -66,10 +67,16 @@ class SkippingMLP:
                 self.pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
     def __call__(self, x):
-        if self.how == "triton":
+        if self.how == "triton" and not self.is_dense(x):
             return skipping_kernels.mlp(x, self.up, self.up_bias, self.rows, self.bias, self.k, self.scratch)
         h = linear(x, self.up, self.up_bias)
+        if self.how == "triton":
+            return torch.addmm(self.bias, top(h.relu_(), self.k), self.rows)
         return self.in_c(h) if self.how == "c" else self.in_torch(h)
+
+    def is_dense(self, x) -> bool:
+        """More tokens than the GPU's kernels take: nearly every neuron is used by one of them, and all are multiplied."""
+        return self.how == "triton" and not 0 < len(x) <= skipping_kernels.MOST
 
     def in_c(self, h):
         n, h = len(h), h.contiguous()
@@ -98,10 +105,13 @@ class SkippingMLP:
         return top(relu(linear(x, self.up, self.up_bias)), self.k) != 0
 
     def counts(self, x) -> dict[str, float]:
-        """active: neurons used, summed over tokens; union: by any token; rows: multiplied, zeros of the fallback included."""
+        """active: neurons used, summed over tokens; union: rows read, used by any token or all; rows: multiplied, zeros included.
+
+        In C, zeros are not multiplied. Torch and the GPU's kernels read a row once for all tokens, and multiply it by all of them.
+        """
         used = self.used(x)
-        active, union = float(used.sum()), float(used.any(0).sum())
-        return {"active": active, "union": union, "rows": len(x) * union if self.how == "torch" else active}
+        active, union = float(used.sum()), float(self.width if self.is_dense(x) else used.any(0).sum())
+        return {"active": active, "union": union, "rows": active if self.how == "c" else len(x) * union}
 
 
 def top(a, k: int):

@@ -1,11 +1,12 @@
-"""Dense layer (the library's products), skipping kernel, Top-k and the floor of bytes, as JSON lines; CUDA: under a minute.
+"""Dense layer, skipping kernel, Top-k and the floor of bytes, as JSON lines; CUDA: under a minute.
 
     python tests/kernels/sparse_mlp.py                       one GPU, bfloat16, two shapes, activity 3, 10 and 30 %
     python tests/kernels/sparse_mlp.py --device cpu --shapes 512x2048
 
-us: microseconds of a call for `tokens` tokens with cold caches (CUDA events, launch overhead hidden); graph_us: the same in a CUDA graph,
-caches as they are. floor: the bytes that have to be read over the bandwidth of a large copy. `share` is time saved over bytes saved,
-both against dense: 1 says that every byte that was skipped is time; a line with `doubt` was disturbed and proves nothing. `error`: relative, against float64.
+dense: the layer as the arm `dense-relu` runs it, for one token by kernels of ours; library: by the library's products. us: microseconds
+of a call for `tokens` tokens with cold caches (CUDA events, launch overhead hidden); graph_us: the same in a CUDA graph, caches as they
+are. floor: the bytes that have to be read over the bandwidth of a large copy. `share` is time saved over bytes saved, both against dense:
+1 says that every byte that was skipped is time; a line with `doubt` was disturbed and proves nothing. `error`: relative, against float64.
 """
 
 import argparse
@@ -21,14 +22,31 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 from torch.nn.functional import linear
 
+from effbench import Run
+from effbench.backends import get
 from effbench.plan.origins import mount, own_origin
 
 mount(own_origin())
 
 from effbench_implementations.activation import skipping_kernels  # noqa: E402
+from effbench_implementations.activation.dense_relu import DenseReluServer  # noqa: E402
+from effbench_implementations.activation.inference import Layer  # noqa: E402
 from effbench_implementations.activation.skipping import SkippingMLP  # noqa: E402
 
 ROUNDS = 5
+# Tiles that were near the best on an H200, for one token and for several: see skipping_kernels.TILES.
+FURTHER = {
+    1: [
+        {"up": up, "down": down, "programs": programs}
+        for up in ((1, 4096, 1, 4), (4, 2048, 1, 8), (4, 1024, 3, 4))
+        for down, programs in (((256, 32, 3, 8), 128), ((512, 32, 3, 8), 128), ((128, 64, 3, 4), 256), ((8, 512, 3, 4), 256))
+    ],
+    skipping_kernels.MOST: [
+        {"up": up, "down": down, "programs": 512}
+        for up in ((64, 128, 4, 4), (32, 128, 4, 4))
+        for down in ((128, 64, 3, 4), (64, 64, 5, 4), (64, 128, 3, 4), (256, 32, 3, 4))
+    ],
+}
 CACHE = 64 << 20  # bytes that are written before a call on a CPU, so that its weights are not in a cache
 
 
@@ -82,8 +100,12 @@ def lines(asked, dtype, rate: float, d: int, f: int, nonzero: float, tokens: int
     chosen = sum(float(largest.used(x).any(0).sum()) for x in batches) / len(batches)
     size = up.element_size()
     fixed, row = size * (f * d + f + d + 2 * tokens * d), size * d
+    dense = DenseReluServer()
+    dense.run = Run(backend=get("torch"), device=asked.device, dtype=str(dtype).removeprefix("torch."))
+    dense.build(Layer(*(t.float().cpu().numpy() for t in (up, up_bias, rows, bias)), calibration=None), dense.run)
     arms = [
-        ("dense", lambda x: linear(linear(x, up, up_bias).relu_(), down, bias), fixed + f * row, 0),
+        ("dense", dense.forward, fixed + f * row, 0),
+        ("library", lambda x: linear(linear(x, up, up_bias).relu_(), down, bias), fixed + f * row, 0),
         (f"sparse-{sparse.how}", sparse, fixed + union * row, 0),
         (f"top-{k}-{largest.how}", largest, fixed + chosen * row, k),
     ]
@@ -101,15 +123,14 @@ def lines(asked, dtype, rate: float, d: int, f: int, nonzero: float, tokens: int
             line["doubt"] = "below the floor: caches were warm, or the machine was disturbed"
         say(kernel=name, **where, **line, error=error(call(batches[0]), batches[0], up, up_bias, rows, bias, limit))
     if tiles and sparse.how == "triton":
-        for shape in ((8, 512, 4), (16, 512, 8), (4, 1024, 4), (32, 128, 4)):
-            for part in ((128, 256, 32, 8), (128, 512, 8, 4)):
-                chosen_tiles = {"up": shape, "down": part}
-                scratch = skipping_kernels.Scratch(up.device)
+        for chosen in FURTHER[1 if tokens == 1 else skipping_kernels.MOST]:
+            scratch = skipping_kernels.Scratch(up.device)
 
-                def call(x, chosen_tiles=chosen_tiles, scratch=scratch):
-                    return skipping_kernels.mlp(x, up, up_bias, rows, bias, f, scratch, chosen_tiles)
+            def call(x, chosen=chosen, scratch=scratch):
+                return skipping_kernels.mlp(x, up, up_bias, rows, bias, f, scratch, chosen)
 
-                say(kernel="sparse-triton", tiles=chosen_tiles, us=timed(call, batches, asked)[0] * 1e6)
+            seconds, graph = timed(call, batches, asked)
+            say(kernel="sparse-triton", **where, tiles=chosen, us=seconds * 1e6, graph_us=graph and graph * 1e6)
 
 
 def error(out, x, up, up_bias, rows, bias, k: int) -> float:

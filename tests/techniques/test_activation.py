@@ -7,7 +7,7 @@ from effbench_implementations.activation import skipping, training
 from effbench_implementations.activation.dense_gelu import DenseGelu
 from effbench_implementations.activation.dense_relu import DenseRelu, DenseReluServer
 from effbench_implementations.activation.dense_relu_small import DenseReluSmall
-from effbench_implementations.activation.inference import LayerInference
+from effbench_implementations.activation.inference import Layer, LayerInference
 from effbench_implementations.activation.lazy_neurons import LazyNeurons, LazyNeuronsServer
 from effbench_implementations.activation.mlp import Mlp
 from effbench_implementations.activation.skipping import SkippingMLP, top
@@ -361,6 +361,33 @@ def test_unequal_flops_are_no_comparison():
         assert task().unfair(record(small, 100.0), record(arm, 103.0)) == ""
         assert "fraction" in task().unfair(record(small, 100.0), record(arm, 120.0))
         assert task().unfair(record(small, 100.0), record("dense-relu", 200.0)) == ""
+
+
+def test_many_tokens_are_multiplied_densely_on_a_gpu(monkeypatch):
+    """Nobody would be skipped: the call counts as the dense layer."""
+    w = weights(16, 48)
+    served = SkippingMLP(*w, k=10, kernel_choice="torch")
+    served.how = "triton"
+    monkeypatch.setattr(skipping.skipping_kernels, "mlp", lambda *args: pytest.fail("asked the kernels"))
+    x = torch.randn(17, 16)
+    expected = SkippingMLP(*w, k=10, kernel_choice="torch")
+    torch.testing.assert_close(served(x), expected(x))
+    assert served.counts(x) == {"active": expected.counts(x)["active"], "union": 48.0, "rows": 17 * 48.0}
+    assert served(x[:0]).shape == (0, 16)
+    few = served.counts(x[:2])
+    assert few["rows"] == 2 * few["union"] == expected.counts(x[:2])["rows"]
+
+
+@pytest.mark.parametrize(
+    ("width", "fraction", "kept"), [(2048, 0.55, 1152), (2048, 1.0, 2048), (1100, 1.0, 1100), (1000, 0.55, 550), (10, 0.01, 1)]
+)
+def test_a_cut_layer_has_a_width_that_products_like(width, fraction, kept):
+    method = StaticNeurons(fraction=fraction)
+    method.run = Run(backend=get("torch"))
+    rng = np.random.default_rng(0)
+    up, down, calibration = (rng.standard_normal((rows, 8), dtype=np.float32) for rows in (width, width, 4))
+    method.build(Layer(up, np.zeros(width, np.float32), down, np.zeros(8, np.float32), calibration), method.run)
+    assert method.kept == kept == len(method.up)
 
 
 def test_the_registry_reads_the_area():

@@ -20,11 +20,18 @@ pytest.importorskip("triton")
 
 SOURCE = Path(skipping_kernels.__file__).with_name("skipping_triton.py")
 pytestmark = pytest.mark.usefixtures("interpreter_scalars")
-SHAPES = [(64, 96, 1), (40, 70, 3), (300, 200, 9), (64, 128, 8)]
+SHAPES = [(64, 96, 1), (40, 70, 3), (300, 200, 9), (64, 128, 8), (40, 70, 16)]
+
+
+# The interpreter keeps bfloat16 as integers and multiplies those: here both factors become float32, where all their products fit.
+WIDER = (
+    ("y = tl.dot(x, w, y,", "y = tl.dot(x.to(tl.float32), w.to(tl.float32), y,"),
+    ("sums = tl.dot(value, w, sums,", "sums = tl.dot(value.to(tl.float32), w.to(tl.float32), sums,"),
+)
 
 
 def module(folder, **replaced):
-    return device_code.module(SOURCE, folder, *replaced.values())
+    return device_code.module(SOURCE, folder, *WIDER, *replaced.values())
 
 
 def weights(d, f, dtype):
@@ -59,6 +66,25 @@ def test_top_k_keeps_the_largest(tmp_path, d, f, n, k):
     agrees(module(tmp_path), d, f, n, k)
 
 
+def ties_are_kept_in_order(at, n=3, f=200, k=20, dtype=torch.float32):
+    """W1 is the identity and h of forty numbers, so that many are equal; W2 tells the neurons apart."""
+    random = torch.Generator().manual_seed(2)
+    h = torch.randn(40, generator=random).to(dtype).float()[torch.randint(0, 40, (n, f), generator=random)]
+    zero, scratch = torch.zeros(f), skipping_kernels.Scratch("cpu")
+    order = torch.argsort(-h, dim=1, stable=True)[:, :k]
+    answer = torch.zeros(n, f).scatter(1, order, h.gather(1, order)).relu()
+    for _ in range(2):
+        w = [t.to(dtype) for t in (torch.eye(f), zero, torch.eye(f), zero)]
+        assert torch.equal(skipping_kernels.mlp(h.to(dtype), *w, k, scratch, at=at).float(), answer)
+        assert not any(counter.any() for counter in scratch.counters)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("n", "k"), [(1, 20), (3, 20), (16, 7), (3, 199)])
+def test_of_many_ties_the_first_are_kept(tmp_path, n, k, dtype):
+    ties_are_kept_in_order(module(tmp_path), n=n, k=k, dtype=dtype)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_ties_go_to_the_first_neurons(tmp_path, dtype):
     up, rows, x = torch.zeros(8, 8, dtype=dtype), torch.eye(8, dtype=dtype), torch.zeros(1, 8, dtype=dtype)
@@ -80,12 +106,33 @@ def test_nan_is_not_skipped_and_unused_rows_are_not_read(tmp_path, k):
     assert torch.isnan(skipping_kernels.mlp(x, *weights(40, 70, torch.float32), k, scratch, at=at)).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("relu", [False, True])
+def test_the_dense_product_of_one_token(tmp_path, dtype, relu):
+    up, bias, _, _ = weights(300, 70, dtype)
+    x = torch.randn(1, 300, generator=torch.Generator().manual_seed(1)).to(dtype)
+    answer = torch.nn.functional.linear(x.double(), up.double(), bias.double())
+    answer = answer.relu() if relu else answer
+    out = skipping_kernels.product(x, up, bias, relu=relu, at=module(tmp_path))
+    assert out.dtype == dtype and (out.double() - answer).norm() <= (1e-5 if dtype == torch.float32 else 1e-2) * answer.norm()
+
+
 BROKEN = {
-    "no bias": ("h = tl.sum(acc, 2) + tl.load(BIAS + rows, mask=inside, other=0.0).to(tl.float32)[None, :]", "h = tl.sum(acc, 2)"),
-    "lists overwritten": ("place = at + start[:, None] + tl.cumsum(ones, 1) - 1", "place = at + tl.cumsum(ones, 1) - 1"),
-    "a part left out": ("for left in range(part * ROWS, count", "for left in range(part * ROWS + ROWS, count"),
-    "the count kept": ("tl.store(COUNT + token, 0)", "pass"),
-    "a ticket kept": ("tl.store(TICKET + token * tl.num_programs(0) + column, 0)", "pass"),
+    "no bias": ("return y + tl.load(BIAS + rows, mask=inside, other=0.0).to(tl.float32)[None, :]", "return y"),
+    "lists overwritten": ("if COMPACT:\n", "if COMPACT:\n        tl.store(COUNT, 0)\n"),
+    "neurons of the first token only": (
+        "used = tl.max(((h == 0.0) == 0).to(tl.int32), 0)",
+        "used = tl.sum(tl.where(tokens[:, None] == 0, ((h == 0.0) == 0).to(tl.int32), 0), 0)",
+    ),
+    "a part left out": ("for left in tl.range(part * ROWS, count", "for left in tl.range(part * ROWS + ROWS, count"),
+    "the count kept": ("tl.store(COUNT, 0)", "pass"),
+    "a ticket kept": ("tl.store(TICKET + column, 0)", "pass"),
+}
+BROKEN_SELECTION = {
+    "one too few": ("room = k - tl.sum", "room = k - 1 - tl.sum"),
+    "bins kept": ("tl.store(BINS + token * 2048 + bins, tl.zeros([2048], tl.int32))", "pass"),
+    "all ties": ("& (rows[None, :] <= cut)", ""),
+    "the leading bits alone": ("least += passed << shift", "pass"),
 }
 
 
@@ -101,6 +148,7 @@ def test_the_oracle_rejects_what_is_broken(tmp_path, cleared, name):
         agrees(module(tmp_path, line=BROKEN[name]))
 
 
-def test_the_oracle_rejects_a_selection_of_one_too_few(tmp_path, cleared):
+@pytest.mark.parametrize("name", BROKEN_SELECTION)
+def test_the_oracle_rejects_a_broken_selection(tmp_path, cleared, name):
     with pytest.raises(AssertionError):
-        agrees(module(tmp_path, line=("room = k - tl.sum", "room = k - 1 - tl.sum")), k=5)
+        ties_are_kept_in_order(module(tmp_path, line=BROKEN_SELECTION[name]))
