@@ -20,6 +20,7 @@ from ..api.values import SIZES, Claim
 from ..plan.origins import mount
 from ..plan.registry import MethodInfo, Registry, TaskInfo
 from .bounds import FAILS, HOLDS, MISSING, Part, about, evaluate, usable, why
+from .merge import latest
 
 REPRODUCED, PARTLY, NOT_REPRODUCED = "reproduced", "partly", "not reproduced"
 UNCLEAR, NOT_TESTABLE, NOT_TESTED = "unclear", "not testable here", "not tested"
@@ -52,7 +53,7 @@ def verdicts(
     records: Sequence[dict], registry: Registry, environments: dict | None = None, unfair: Unfair | None = None
 ) -> list[Verdict]:
     """The ledger: every claim of every registered method, one verdict for each place where it was measured."""
-    measured = [record for record in records if record["role"] == "measure"]
+    measured = [record for record in latest(records) if record["role"] == "measure"]
     found = []
     for (task, _), info in sorted(registry.methods.items()):
         own = [record for record in measured if record["task"] == task]
@@ -151,7 +152,11 @@ def unmet(name: str, info: MethodInfo, task: TaskInfo, mine, cell, registry: Reg
     theirs = registry.methods.get((task.name, name))
     tunable = theirs is None or any(setting.tune is not None for setting in theirs.settings.values())
     given = max((record.get("tuning", {}).get("trials", 0) for record in usable(mine)), default=0)
-    got = min(record.get("tuning", {}).get("trials", 0) for record in usable(found))
+    # Where records at tuned settings lie beside older ones at the defaults, the tuned ones are compared: see bounds.by_seed.
+    spent: dict[str, list[int]] = {}
+    for record in usable(found):
+        spent.setdefault(record["data"], []).append(record.get("tuning", {}).get("trials", 0))
+    got = min(min(filter(None, trials), default=0) for trials in spent.values())
     if tunable and got < given:
         return f"baseline '{name}' was tuned with {got} trials, {info.name} with {given}"
     if any(record.get("tuning", {}).get("failed") for record in usable(found)):

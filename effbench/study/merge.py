@@ -77,6 +77,32 @@ def joined(runs: Iterable[Loaded]) -> Loaded:
     return Loaded(tuple(sorted(records.values(), key=order)), environments, tuple(problems), tuple(notes))
 
 
+# What makes two records the same trial, whatever sources and packages made them.
+TRIAL = (
+    "role", "environment", "task", "data", "size", "device", "threads", "dtype", "method", "params", "knobs", "case", "seed", "budget",
+)  # fmt: skip
+
+
+def latest(records: Iterable[dict]) -> tuple[dict, ...]:
+    """Without the records that a later run of the same trial, by changed sources or packages, has overtaken; in their order.
+
+    Files of results keep both. A verdict, a table or a curve must not mix them. A run that skipped the trial overtakes none.
+    """
+
+    def rank(record: dict) -> tuple:
+        return record["status"] != "skipped", order(record)
+
+    records = list(records)
+    last: dict[str, dict] = {}
+    for record in records:
+        tuned = bool(record.get("tuning", {}).get("trials"))
+        trial = json.dumps([tuned, *(record.get(name) for name in TRIAL)], sort_keys=True)
+        if trial not in last or rank(record) > rank(last[trial]):
+            last[trial] = record
+    stays = {id(record) for record in last.values()}
+    return tuple(record for record in records if id(record) in stays)
+
+
 def merge(paths: Sequence[Path], out: Path) -> tuple[Loaded, list[str]]:
     """Write the union of `paths` to the folder `out`, which may be one of them; returns it and what was left out.
 

@@ -11,6 +11,7 @@ from effbench.plan.origins import Origin
 from effbench.plan.registry import Registry
 from effbench.study import claims
 from effbench.study.bounds import Seen, judge, same_data
+from effbench.study.merge import latest
 
 TASK = """
 from effbench import Bound, Claim, Data, Log, Method, Metric, Task, knob, param
@@ -126,6 +127,9 @@ def test_a_baseline_that_is_missing_failed_or_less_tuned_makes_it_unclear(regist
     found = one(registry(), [BASE, tuned])
     assert found.verdict == "unclear" and "tuned with 0 trials, tree with 6" in found.reason
     assert one(registry(), [{**BASE, "tuning": {"trials": 6}}, tuned]).verdict == "reproduced"
+    # Older records at the defaults may lie beside those at tuned settings, but not in their place on other data.
+    best = {**BASE, "tuning": {"trials": 6}, "params": {"lr": 0.3}, "key": "tuned"}
+    assert one(registry(), [BASE, best, tuned]).verdict == "reproduced"
     assert "no arm was tuned" in one(registry(), [BASE, good]).notes[0]
 
 
@@ -241,6 +245,20 @@ def test_unstable_records_keep_what_is_not_seconds(registry):
     assert one(registry(), [BASE, shaky]).verdict == "reproduced"
     timing = one(registry('Bound("serve.latency", "<=", 0.5, over="flat")'), [BASE, shaky])
     assert timing.verdict == "not tested" and "unstable" in timing.reason
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_later_run_by_changed_sources_overtakes(registry, first):
+    old = record("tree", {**recall(0.5), **timed(2.0, 2.0)}, key="older")
+    new = record("tree", {**recall(0.95), **timed(0.1, 0.1)}, key="newer", time="2026-01-02T00:00:00Z")
+    pair = [BASE, *([old, new][:: 1 if first else -1])]
+    assert one(registry(), pair).verdict == "reproduced"
+    assert one(registry('Bound("serve.latency", "<=", 0.5, over="flat")'), pair).verdict == "reproduced"
+    skipped = record("tree", {}, key="no", status="skipped", reason="no package", time="2026-01-03T00:00:00Z")
+    assert one(registry(), [*pair, skipped]).verdict == "reproduced"
+    # Another seed, setting or case is another trial.
+    others = [old | {"seed": 1}, old | {"params": {"lr": 0.2}}, old | {"case": "one"}, old | {"environment": "f" * 12}]
+    assert latest([new, *others]) == (new, *others)
 
 
 def test_machines_have_verdicts_of_their_own(registry):

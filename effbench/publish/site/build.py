@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...api.record import STATUSES
 from ...study import synthetic
-from ...study.merge import gather, joined
+from ...study.merge import gather, joined, latest
 from ...study.records import Loaded
 from .. import format as fmt
 from ..groups import machine
@@ -57,6 +57,7 @@ def publish(
     if registry and better is None:
         better = {f"quality.{name}": m.better for task in registry.tasks.values() for name, m in task.metrics.items()}
     loaded = joined(runs)
+    loaded = replace(loaded, records=latest(loaded.records))
     problems += loaded.problems
     if not any(record["role"] == "measure" and record["status"] in ("ok", "unstable") for record in loaded.records):
         problems.append("no trial of these records has a result: the site holds only failures")
