@@ -95,6 +95,10 @@ def plot(
     kind: Annotated[str, typer.Option(help="front, ratio, scaling or curve.")] = "front",
     x: Annotated[str, typer.Option(help="Reading across, of a front.")] = "serve.latency",
     y: Annotated[str, typer.Option(help="Reading upwards, of a front.")] = "quality.recall@10",
+    panel: Annotated[
+        int,
+        typer.Option(min=1, help="Of figures side by side this one: scaling has seconds and FLOPs, a curve steps, FLOPs and time."),
+    ] = 1,
     task: TASK = "",
     data: DATA = "",
     size: ONE = "",
@@ -109,7 +113,7 @@ def plot(
     from ..publish import paper
 
     group = one_group(paths, case, task=task, data=data, size=size, device=device, machine=machine)
-    typer.echo(paper.draw(paper.figure(group, kind, x=x, y=y), out))
+    typer.echo(paper.draw(paper.figure(group, kind, x=x, y=y), out, panel=panel))
 
 
 def validate(

@@ -28,7 +28,8 @@ class Style:
         return SYMBOLS[(place + place // len(PALETTE)) % len(SYMBOLS)]
 
     def dash(self, method: str) -> str:
-        return DASHES[self._place[method] % len(DASHES)]
+        # Of those that share a colour each has a dash of its own.
+        return DASHES[self._place[method] // len(PALETTE) % len(DASHES)]
 
 
 def title_of(name: str, better: str = "", unit: str = "") -> str:

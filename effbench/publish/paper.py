@@ -152,11 +152,13 @@ def figure(group: Group, kind: str, *, x: str = "", y: str = "") -> Plot:
     return made
 
 
-def draw(plot: Plot, out: Path, *, which: int = 0) -> Path:
-    """Write one figure as SVG, PDF or PNG (needs plotly and kaleido) or as plotly's JSON (needs nothing)."""
+def draw(plot: Plot, out: Path, *, panel: int = 1) -> Path:
+    """Write one figure, of several side by side the `panel`-th, as SVG, PDF or PNG (needs plotly and kaleido) or as plotly's JSON (needs nothing)."""
     if out.suffix not in FILES:
         raise EffbenchError(f"unknown kind of file '{out.suffix}'", where=str(out), remedy=f"(known: {', '.join(FILES)}).")
-    chosen = plot.figures[which % len(plot.figures)]
+    if not 1 <= panel <= len(plot.figures):
+        raise EffbenchError(f"no panel {panel}", where="--panel", remedy=f"(this figure has {len(plot.figures)}).")
+    chosen = plot.figures[panel - 1]
     content = {"data": chosen["data"], "layout": {**chosen["layout"], **paper_layout(chosen["layout"])}}
     if out.suffix == ".json":
         out.write_text(json.dumps(content, sort_keys=True, indent=1) + "\n", encoding="utf-8")

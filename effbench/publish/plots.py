@@ -122,7 +122,7 @@ def case_number(case: str) -> tuple[str, float] | None:
 
 
 def scaling_plot(group: Group, style: Style) -> Plot | None:
-    """Latency (else throughput) over the cases of a group, one line an arm."""
+    """Latency (else throughput), and FLOPs beside it, over the cases of a group; one line an arm."""
     name = next((n for n in ("serve.latency", "serve.throughput") if n in group.names), None)
     rows = [row for row in group.rows if row.case and name and row.value(name) is not None]
     cases = sorted({row.case for row in rows}, key=natural)
@@ -136,33 +136,47 @@ def scaling_plot(group: Group, style: Style) -> Plot | None:
     for row in rows:
         lines.setdefault(named(row), []).append(row)
     drawn = lines if len(lines) <= LINE_LIMIT else most_exact(group, lines)
-    traces, legend = [], set()
-    for arm, own in drawn.items():
-        method = own[0].method
-        traces.append({
-            "type": "scatter", "mode": "lines+markers" if numeric else "markers", "name": html(method), "legendgroup": html(method),
-            "showlegend": method not in legend, "x": [numbers[r.case][1] if numeric else html(r.case) for r in own],
-            "y": [r.value(name) for r in own], "error_y": bars(own, name), "hovertemplate": "%{text}<extra></extra>",
-            "text": [f"{html(arm)}<br>{html(r.case)}: {html(fmt.interval(r.readings[name]))}" for r in own],
-            "line": {"color": style.colour(method), "dash": style.dash(method), "width": 1.5},
-            "marker": {"color": style.colour(method), "symbol": style.symbol(method), "size": 8},
-        })  # fmt: skip
-        legend.add(method)
     word = (next(iter(numbers.values()))[0].rstrip("-_= ") or "case") if numeric else "case"
-    values = [found[1] for found in numbers.values()] if numeric else []
+    places = {case: numbers[case][1] if numeric else html(case) for case in cases}
+    values = list(places.values())
     x = {
         "title": {"text": html(word)},
         **({"type": "log", "tickvals": values, "ticktext": [f"{v:g}" for v in values]} if numeric else {"type": "category"}),
     }
-    layout = {"xaxis": x, "yaxis": axis(name, [row.value(name) for row in rows], group.better[name], unit_of(rows, name))}
-    table = [(named(row), fmt.clean(row.case), *shown(row, name)) for row in rows]
+    costs = [name, *(["serve.flops"] if any((row.value("serve.flops") or 0) > 0 for row in rows) else [])]
+    figures = tuple(scaling_figure(group, drawn, cost, places, x, style) for cost in costs)
+    table = [(named(row), fmt.clean(row.case), *shown(row, *costs)) for row in rows]
     note = (
         "Each line is one build."
         if len(drawn) == len(lines)
         else "Each method at its setting of highest quality; the table has all."
     )
-    title = f"{title_of(name)} over {word}"
-    return Plot(title, "scaling", note, ({"data": traces, "layout": layout},), ("method", "case", title_of(name)), tuple(table))
+    titles = [title_of(cost) for cost in costs]
+    return Plot(f"{' and '.join(titles)} over {word}", "scaling", note, figures, ("method", "case", *titles), tuple(table))
+
+
+def scaling_figure(
+    group: Group, lines: dict[str, list[Row]], name: str, places: dict[str, Any], x: dict[str, Any], style: Style
+) -> dict[str, Any]:
+    """One cost over the cases at `places`; a method without it, or with none of it, has no line."""
+    traces, legend, seen = [], set(), []
+    for arm, rows in lines.items():
+        own = [row for row in rows if (row.value(name) or 0) > 0]
+        if not own:
+            continue
+        method = own[0].method
+        traces.append({
+            "type": "scatter", "mode": "lines+markers" if x["type"] == "log" else "markers", "name": html(method),
+            "legendgroup": html(method), "showlegend": method not in legend, "x": [places[row.case] for row in own],
+            "y": [row.value(name) for row in own], "error_y": bars(own, name), "hovertemplate": "%{text}<extra></extra>",
+            "text": [f"{html(arm)}<br>{html(row.case)}: {html(fmt.interval(row.readings[name]))}" for row in own],
+            "line": {"color": style.colour(method), "dash": style.dash(method), "width": 1.5},
+            "marker": {"color": style.colour(method), "symbol": style.symbol(method), "size": 8},
+        })  # fmt: skip
+        legend.add(method)
+        seen += own
+    y = axis(name, [row.value(name) for row in seen], group.better[name], unit_of(seen, name))
+    return {"data": traces, "layout": {"xaxis": x, "yaxis": y}}
 
 
 def most_exact(group: Group, lines: dict[str, list[Row]]) -> dict[str, list[Row]]:

@@ -111,6 +111,21 @@ def test_plots_of_every_kind_with_their_numbers(run):
         assert all(trace["x"] and len(trace["x"]) == len(trace["y"]) for figure in plot.figures for trace in figure["data"])
     curve = next(plot for plot in made if plot.kind == "curve")
     assert len(curve.figures) == 3 and curve.title == "loss over steps, FLOPs and time"
+    scaling = next(plot for plot in made if plot.kind == "scaling")
+    assert [figure["layout"]["yaxis"]["title"]["text"].split()[0] for figure in scaling.figures] == ["serve.latency", "serve.flops"]
+    assert scaling.head[2:] == ("serve.latency", "serve.flops")
+
+
+def test_a_method_without_flops_has_no_line_on_their_axis(run):
+    """Nothing has no place on a logarithm: the axis would become linear, and all others lie on its bottom."""
+    group = next(g for g in groups(run.records) if plots.scaling_plot(g, plots.Style([r.method for r in g.rows])))
+    name = group.rows[-1].method
+    for row in group.rows:
+        if row.method == name:
+            row.readings["serve.flops"] = {**row.readings["serve.flops"], "value": 0}
+    seconds, flops = plots.scaling_plot(group, plots.Style([r.method for r in group.rows])).figures
+    assert name in {trace["name"] for trace in seconds["data"]} - {trace["name"] for trace in flops["data"]}
+    assert min(min(trace["y"]) for trace in flops["data"]) > 0
 
 
 def test_synthetic_records_are_called_so(run, run_page):
@@ -120,8 +135,9 @@ def test_synthetic_records_are_called_so(run, run_page):
 
 
 def test_every_method_looks_different():
-    style = plots.Style([f"m{i}" for i in range(30)])
-    assert len({(style.colour(f"m{i}"), style.symbol(f"m{i}")) for i in range(30)}) == 30
+    style = plots.Style([f"m{i:02}" for i in range(50)])
+    assert len({(style.colour(f"m{i:02}"), style.symbol(f"m{i:02}")) for i in range(50)}) == 50
+    assert len({(style.colour(f"m{i:02}"), style.dash(f"m{i:02}")) for i in range(50)}) == 50  # lines without symbols
 
 
 def test_no_records_is_an_error(tmp_path):
