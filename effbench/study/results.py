@@ -150,12 +150,19 @@ def merged(path: Path, records: Iterable[dict]) -> tuple[list[dict], int, int]:
 def stands(a: dict, b: dict) -> dict:
     """Which of two records of the same trial and content stays; `a` where they are equal.
 
-    The later one, but a record that the host disturbed gives way to one that it did not, and one that leaves out a quantity (the joules
-    of a suite that asks for no energy) to one that has it and all others.
+    The later one, but a record that the host disturbed gives way to one that it did not, one at the defaults to one whose settings were
+    tuned and came out the same, and one that leaves out a quantity (the joules of a suite that asks for no energy) to one that has it
+    and all others. Roofs are no such quantity: they are drawn over what was measured, where a machine has been calibrated.
     """
     if {a["status"], b["status"]} == {"ok", "unstable"}:
         return a if a["status"] == "ok" else b
-    in_a, in_b = ({name for name, reading in record["readings"].items() if reading.get("value") is not None} for record in (a, b))
+    tuned = [bool(record.get("tuning", {}).get("trials")) for record in (a, b)]
+    if a["status"] == b["status"] and tuned[0] != tuned[1]:
+        return a if tuned[0] else b
+    in_a, in_b = (
+        {name for name, reading in record["readings"].items() if reading.get("value") is not None and not name.endswith(".roof")}
+        for record in (a, b)
+    )
     if a["status"] == b["status"] and (in_a < in_b or in_b < in_a):
         return a if in_b < in_a else b
     return a if (a["time"], dumps(a)) >= (b["time"], dumps(b)) else b

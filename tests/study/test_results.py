@@ -96,6 +96,16 @@ def test_a_quantity_that_only_one_suite_measures_stays(tmp_path, made):
     assert results.stands(joules, richer) is richer
 
 
+def test_roofs_do_not_keep_a_record_and_tuning_does(made):
+    """A run before this machine was calibrated lacks the roof, and no more; settings that tuning left at the defaults were tuned."""
+    plain = {**made[0], "tuning": {}}
+    roofed = {**plain, "readings": {**plain["readings"], "serve.roof": {"unit": "1", "value": 0.5}}}
+    later = {**plain, "time": "2030-01-01T00:00:00Z"}
+    assert results.stands(roofed, later) is later
+    tuned = {**plain, "tuning": {"trials": 6, "time": 1.0, "flops": 1}}
+    assert results.stands(tuned, later) is tuned and results.stands(later, tuned) is tuned
+
+
 def test_of_two_calibrations_the_higher_roofs_stay(tmp_path, made):
     """A machine of the same description that reached more: its numbers are not impossible."""
     to, place = tmp_path / "results", "intel-xeon-2c-abcdef"
