@@ -107,21 +107,33 @@ def absent(device: str) -> str:
     return "" if found else "there is no TPU"
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal asked to stop.
+
+    Of a class of its own, since CPython remembers a plain KeyboardInterrupt that passed through an executed string (as every dataclass
+    is one), and ends by killing itself with SIGINT then, whatever exit code was asked for after it was caught.
+    """
+
+
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does: cleanly, resumable."""
+    """SIGTERM ends a run as Ctrl-C does: cleanly, resumable. Ctrl-C that the shell ignores stays ignored."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(number, frame):
-        raise KeyboardInterrupt
+        raise Stopped
 
-    before = signal.signal(signal.SIGTERM, stop)
+    numbers = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        numbers.append(signal.SIGINT)
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def run(options: Options) -> Outcome:

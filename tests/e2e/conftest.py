@@ -14,12 +14,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 TOYS = ROOT / "tests" / "api" / "toys"
 
-
-def as_in_a_terminal(more=None) -> None:
-    """Interrupts are heard: a shell that runs the tests in the background leaves them ignored, and children inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if more is not None:
-        more()
+# A shell that runs the tests in the background leaves interrupts ignored, and what the tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Shell:
@@ -39,7 +36,7 @@ class Shell:
         env = {**self.environment, **{name: str(value) for name, value in environment.items()}}
         return subprocess.Popen(
             [sys.executable, "-m", "effbench", *map(str, arguments)], cwd=self.folder, env=env, text=True,
-            preexec_fn=lambda: as_in_a_terminal(preexec),  # noqa: PLW1509 - this process has no threads that matter
+            preexec_fn=preexec,  # noqa: PLW1509 - this process has no threads that matter
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
         )  # fmt: skip
 
