@@ -9,8 +9,8 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
-def directions() -> dict[str, str]:
-    """Which way each quality is better, as the tasks say."""
+def directions() -> dict[tuple[str, str], str]:
+    """Which way each quality of each task is better, as the tasks say; what a task is about first."""
     from ..plan.registry import Registry
 
-    return {f"quality.{name}": metric.better for task in Registry.read().tasks.values() for name, metric in task.metrics.items()}
+    return Registry.read().directions()

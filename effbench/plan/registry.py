@@ -61,6 +61,14 @@ class Registry:
         self.problems: list[str] = []
         self.files: dict[str, SourceFile] = {}  # absolute module -> file
 
+    def directions(self) -> dict[tuple[str, str], str]:
+        """(task, "quality.x") -> "higher" or "lower": of each task its objective first, then its metrics as they are declared."""
+        found = {}
+        for name, task in self.tasks.items():
+            for metric in sorted(task.metrics, key=lambda metric: metric != task.objective):
+                found[name, f"quality.{metric}"] = task.metrics[metric].better
+        return found
+
     @classmethod
     def read(cls, origins: Iterable[Origin] | None = None) -> Registry:
         """Read our own folder and every plug-in; what cannot be read is a problem with its origin, and the rest stays."""

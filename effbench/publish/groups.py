@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +22,7 @@ ORDER = (
     "size.parameters", "size.bytes",
 )  # fmt: skip
 MACHINE = ("name", "gpu", "gpu_model", "cpu", "cpu_model", "processor", "host")
+Directions = Mapping[Any, str]  # "quality.x" or (task, "quality.x") -> "higher" or "lower"
 KEYS = ("task", "data", "size", "device", "threads", "environment")
 ARM = ("method", "backend", "dtype", "case")
 
@@ -71,11 +72,11 @@ class Group:
         return f"{self.key['task']} on {self.key['data']}" + (f", {self.apart}" if self.apart else "")
 
 
-def groups(loaded: Loaded | Iterable[dict], *, baseline: str | None = None, better: dict[str, str] | None = None) -> list[Group]:
+def groups(loaded: Loaded | Iterable[dict], *, baseline: str | None = None, better: Directions | None = None) -> list[Group]:
     """Groups in order of their key, rows in order of method and settings, whatever the order of the records.
 
     `baseline` replaces the method that records name; ratios that were measured to another one are left out. `better` gives directions
-    ("higher" or "lower") that names do not tell.
+    ("higher" or "lower") that names do not tell, of a quality or of (task, quality); what comes first of a task is shown first.
     """
     records, environments = (loaded.records, loaded.environments) if isinstance(loaded, Loaded) else (tuple(loaded), {})
     divided: dict[str, list[dict]] = {}
@@ -107,7 +108,7 @@ def canonical(record: dict) -> str:
     return json.dumps(record, sort_keys=True)
 
 
-def _group(records: list[dict], baseline: str | None, better: dict[str, str], environments: dict[str, dict]) -> Group:
+def _group(records: list[dict], baseline: str | None, better: Directions, environments: dict[str, dict]) -> Group:
     measured = [record for record in records if record["role"] == "measure"]
     base = baseline or min(((r["seed"], r["baseline"]) for r in measured if r.get("baseline")), default=(0, ""))[1]
     arms: dict[str, list[dict]] = {}
@@ -118,6 +119,8 @@ def _group(records: list[dict], baseline: str | None, better: dict[str, str], en
     varied = _varied(list(arms.values()))
     rows = sorted((_row(arm, base, varied) for arm in arms.values()), key=lambda row: row_order(row, base))
     names = {name for row in rows for name in row.readings}
+    task = records[0]["task"]
+    own = [key[1] for key in better if isinstance(key, tuple) and key[0] == task]
     return Group(
         key={name: records[0][name] for name in KEYS},
         rows=tuple(rows),
@@ -125,8 +128,8 @@ def _group(records: list[dict], baseline: str | None, better: dict[str, str], en
         prepared=tuple(r for r in records if r["role"] == "prepared"),
         tuning=tuple(r for r in records if r["role"] == "tuning"),
         baseline=base,
-        names=tuple(sorted(names, key=_reading_order)),
-        better={name: better.get(name) or direction(name) for name in names},
+        names=tuple(sorted(names, key=lambda name: _reading_order(name, own))),
+        better={name: better.get((task, name)) or better.get(name) or direction(name) for name in names},
         machine=machine(records[0]["environment"], environments),
     )
 
@@ -142,9 +145,9 @@ def row_order(row: Row, base: str):
     return natural(row.case), row.method != base, row.method, natural(settings)
 
 
-def _reading_order(name: str):
-    place = ORDER.index(name) if name in ORDER else len(ORDER)
-    return (not name.startswith("quality."), place, name)
+def _reading_order(name: str, qualities: list[str]):
+    known = qualities if name.startswith("quality.") else ORDER
+    return (not name.startswith("quality."), known.index(name) if name in known else len(known), name)
 
 
 def direction(name: str) -> str:

@@ -14,7 +14,7 @@ from ..api.record import STATUSES, identity
 from ..study import synthetic
 from ..study.records import Loaded
 from . import format as fmt
-from .groups import Group, Row, groups, machine
+from .groups import Directions, Group, Row, groups, machine
 from .page import render
 from .plots import Style, plots
 from .roofs import roofline_plots
@@ -26,7 +26,7 @@ def report(
     out: str | Path,
     baseline: str | None = None,
     fronts=None,
-    better: dict[str, str] | None = None,
+    better: Directions | None = None,
 ) -> Path:
     """Write the page to `out` and return its path.
 
@@ -38,7 +38,7 @@ def report(
     return _write(Path(out), text.encode("utf-8"))
 
 
-def page_of(runs: Sequence[Loaded], *, baseline: str | None = None, fronts=None, better: dict[str, str] | None = None) -> str:
+def page_of(runs: Sequence[Loaded], *, baseline: str | None = None, fronts=None, better: Directions | None = None) -> str:
     records = {identity(record): record for run in runs for record in run.records}
     if not records:
         raise RecordError("no records to report on", remedy="Name a run folder in which a trial has finished.")

@@ -13,7 +13,7 @@ from typing import Any
 from ..study.records import Loaded
 from . import format as fmt
 from .fronts import MAYBE, SURE, best, front, is_pair, pairs, peers
-from .groups import Group, Row, groups
+from .groups import Directions, Group, Row, groups
 
 SHORT = {
     "build.time": "build", "build.flops": "build FLOPs", "build.peak_memory": "build memory", "serve.latency": "latency",
@@ -67,7 +67,7 @@ class Table:
     failed: tuple[tuple[str, ...], ...]  # method, settings, seed, status, reason
 
 
-def tables(loaded: Loaded, *, baseline: str | None = None, fronts=None, better: dict[str, str] | None = None) -> list[Table]:
+def tables(loaded: Loaded, *, baseline: str | None = None, fronts=None, better: Directions | None = None) -> list[Table]:
     """One table for each task, data set, size, device and environment of these records."""
     fronts = fronts if fronts is not None else suite_fronts(loaded)
     return tables_of(groups(loaded, baseline=baseline, better=better), fronts=fronts)

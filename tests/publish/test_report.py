@@ -13,6 +13,7 @@ from html.parser import HTMLParser
 import pytest
 
 from effbench.api.errors import RecordError
+from effbench.plan.registry import Registry
 from effbench.publish import page, plots
 from effbench.publish.groups import groups
 from effbench.publish.report import page_of, report
@@ -154,3 +155,26 @@ def test_vendored_script_is_the_named_version():
 def test_publishing_needs_neither_pandas_nor_plotly():
     code = "import sys, effbench.publish.report; assert not {'pandas', 'plotly', 'torch', 'jax'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_a_task_is_about_is_shown_first(run):
+    """The order of the task's own metrics, its objective before them; others by name. Directions are those of the task."""
+    found = groups(run.records)
+    task = found[0].key["task"]
+    plain = [name for name in found[0].names if name.startswith("quality.")]
+    added = "quality.zz"
+    for row in found[0].rows:
+        for record in row.records:
+            record["readings"][added] = {"unit": "1", "value": 1.0, "low": 0.5, "high": 1.5}
+    told = {("another task", added): "lower", (task, added): "higher", **{(task, name): "lower" for name in plain}}
+    group = groups(run.records, better=told)[0]
+    assert [name for name in group.names if name.startswith("quality.")] == [added, *plain]
+    assert group.better[added] == "higher"
+    assert plots.pairs(group)[0][0] == added
+
+
+def test_directions_of_the_registry_begin_with_the_objective():
+    told = Registry.read().directions()
+    assert next(name for task, name in told if task == "sparse-mlp") == "quality.relative-error"
+    assert next(name for task, name in told if task == "activation-sparsity") == "quality.perplexity"
+    assert told["sparse-mlp", "quality.relative-error"] == "lower"

@@ -11,7 +11,7 @@ from ...study import synthetic
 from ...study.merge import gather, joined, latest
 from ...study.records import Loaded
 from .. import format as fmt
-from ..groups import machine
+from ..groups import Directions, machine
 from ..page import PLOTLY, SITE_SCRIPTS, asset, render_site
 from ..report import flat
 from ..tables import suite_fronts
@@ -44,7 +44,7 @@ Judge = Callable[[Loaded, object], Sequence[dict]]
 
 
 def publish(
-    paths: Iterable[str | Path], out: str | Path, *, judge: Judge | None = None, better: dict[str, str] | None = None
+    paths: Iterable[str | Path], out: str | Path, *, judge: Judge | None = None, better: Directions | None = None
 ) -> Published:
     """Write the site of these folders to `out`. RecordError where no record can be read at all.
 
@@ -55,7 +55,7 @@ def publish(
     registry, missing = registry_or_none()
     problems += missing
     if registry and better is None:
-        better = {f"quality.{name}": m.better for task in registry.tasks.values() for name, m in task.metrics.items()}
+        better = registry.directions()
     loaded = joined(runs)
     loaded = replace(loaded, records=latest(loaded.records))
     problems += loaded.problems

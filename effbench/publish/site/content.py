@@ -11,13 +11,13 @@ from ...study.replay import commands, remark
 from ...study.stale import CURRENT, STALE, UNKNOWN, Freshness
 from .. import format as fmt
 from ..drawing import Style
-from ..groups import Group, groups, machine
+from ..groups import Directions, Group, groups, machine
 from . import links
 from .store import Shards
 
 
 class Content:
-    def __init__(self, loaded: Loaded, registry: Registry | None, claims: Sequence[dict], better: dict[str, str]):
+    def __init__(self, loaded: Loaded, registry: Registry | None, claims: Sequence[dict], better: Directions):
         self.loaded, self.registry, self.claims = loaded, registry, list(claims)
         self.groups = groups(loaded, better=better)
         self._styles: dict[str, Style] = {}
