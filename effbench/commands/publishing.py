@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -53,14 +52,12 @@ ONE = Annotated[str, typer.Option(help="Only this one.")]
 def one_group(paths, case: str, **wanted: str):
     """The group of records that options choose, of one task on one machine."""
     from ..publish import groups, paper
-    from ..study.merge import gather, joined, latest
+    from ..study.merge import gather, joined
 
     runs, problems = gather(paths)
     for problem in problems[:20]:
         typer.echo(f"problem: {problem}", err=True)
-    loaded = joined(runs)
-    loaded = replace(loaded, records=latest(loaded.records))
-    return paper.narrowed(paper.choose(groups.groups(loaded, better=directions()), **wanted), case)
+    return paper.narrowed(paper.choose(groups.groups(joined(runs), better=directions()), **wanted), case)
 
 
 def table(

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..study.merge import latest
 from ..study.records import Loaded
 from .format import clean
 
@@ -73,14 +74,14 @@ class Group:
 
 
 def groups(loaded: Loaded | Iterable[dict], *, baseline: str | None = None, better: Directions | None = None) -> list[Group]:
-    """Groups in order of their key, rows in order of method and settings, whatever the order of the records.
+    """Groups in order of their key, rows in order of method and settings, whatever the order of the records; of a trial the latest.
 
     `baseline` replaces the method that records name; ratios that were measured to another one are left out. `better` gives directions
     ("higher" or "lower") that names do not tell, of a quality or of (task, quality); what comes first of a task is shown first.
     """
     records, environments = (loaded.records, loaded.environments) if isinstance(loaded, Loaded) else (tuple(loaded), {})
     divided: dict[str, list[dict]] = {}
-    for record in sorted(records, key=canonical):
+    for record in sorted(latest(records), key=canonical):
         divided.setdefault(json.dumps([record[name] for name in KEYS]), []).append(record)
     made = [_group(divided[key], baseline, better or {}, environments) for key in sorted(divided)]
     return [replace(group, apart=_apart(group, made)) for group in made]

@@ -110,8 +110,8 @@ def absent(device: str) -> str:
 class Stopped(KeyboardInterrupt):
     """A signal asked to stop.
 
-    Of a class of its own, since CPython remembers a plain KeyboardInterrupt that passed through an executed string (as every dataclass
-    is one), and ends by killing itself with SIGINT then, whatever exit code was asked for after it was caught.
+    Of a class of its own, since CPython remembers a plain KeyboardInterrupt that left a string given to `exec` (every dataclass is made
+    by one), and then ends by killing itself with SIGINT, whatever exit code was asked for after it was caught.
     """
 
 

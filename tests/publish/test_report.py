@@ -178,3 +178,10 @@ def test_directions_of_the_registry_begin_with_the_objective():
     assert next(name for task, name in told if task == "sparse-mlp") == "quality.relative-error"
     assert next(name for task, name in told if task == "activation-sparsity") == "quality.perplexity"
     assert told["sparse-mlp", "quality.relative-error"] == "lower"
+
+
+def test_a_row_pools_seeds_and_not_what_older_sources_measured(run):
+    old = next(record for record in run.records if record["status"] == "ok")
+    new = {**old, "key": "newer", "time": "2999-01-01T00:00:00Z"}
+    pooled = [record for group in groups((*run.records, new)) for row in group.rows for record in row.records]
+    assert new in pooled and old not in pooled and len(pooled) == sum(len(r.records) for g in groups(run.records) for r in g.rows)

@@ -40,14 +40,14 @@ def weights(d, f, dtype):
     return [t.to(dtype) for t in (up, torch.randn(f) - 1, rows, torch.randn(d))]
 
 
-def agrees(at, d=40, f=70, n=3, k=70, dtype=torch.float32):
+def agrees(at, d=40, f=70, n=3, k=70, dtype=torch.float32, tiles=None):
     """Two calls against the gathered form; counters are zero after each."""
     w, x = weights(d, f, dtype), torch.randn(n, d, generator=torch.Generator().manual_seed(1)).to(dtype)
     scratch = skipping_kernels.Scratch("cpu")
     wide = [t.double() for t in w]
     answer = SkippingMLP(*wide, k=0 if k >= f else k, kernel_choice="torch")(x.double())
     for _ in range(2):
-        out = skipping_kernels.mlp(x, *w, k, scratch, at=at)
+        out = skipping_kernels.mlp(x, *w, k, scratch, tiles, at)
         assert out.dtype == dtype
         limit = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}[dtype]
         assert (out.double() - answer).norm() <= limit * answer.norm()
@@ -58,6 +58,12 @@ def agrees(at, d=40, f=70, n=3, k=70, dtype=torch.float32):
 @pytest.mark.parametrize(("d", "f", "n"), SHAPES)
 def test_the_kernels_are_the_dense_layer(tmp_path, d, f, n, dtype):
     agrees(module(tmp_path), d, f, n, f, dtype)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_one_part_needs_no_second_pass(tmp_path, n):
+    """What layers of 4,096 numbers are served by for one token: as many blocks of columns as there are programs."""
+    agrees(module(tmp_path), 64, 200, n, 200, tiles={"up": (4, 32, 1, 4), "down": (16, 16, 1, 4), "programs": 1})
 
 
 @pytest.mark.parametrize("k", [1, 5, 69])
@@ -146,6 +152,12 @@ def cleared(monkeypatch):
 def test_the_oracle_rejects_what_is_broken(tmp_path, cleared, name):
     with pytest.raises(AssertionError):
         agrees(module(tmp_path, line=BROKEN[name]))
+
+
+def test_the_oracle_rejects_one_part_without_bias(tmp_path, cleared):
+    broken = module(tmp_path, line=("(sums + bias).to(OUT.dtype.element_ty)", "sums.to(OUT.dtype.element_ty)"))
+    with pytest.raises(AssertionError):
+        agrees(broken, tiles={"up": (4, 32, 1, 4), "down": (16, 16, 1, 4), "programs": 1})
 
 
 @pytest.mark.parametrize("name", BROKEN_SELECTION)
